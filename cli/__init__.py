@@ -1,0 +1,1 @@
+"""One word per verb: parse, call, print, exit code."""

@@ -1,0 +1,1 @@
+"""The site: gate in, policy, ledger, train, gate out."""

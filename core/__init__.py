@@ -1,0 +1,1 @@
+"""The nouns every room shares: plan, mechanism spec, messages, layout, codec, digest, errors."""

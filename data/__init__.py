@@ -1,0 +1,1 @@
+"""A site's records and the public sets: raw values in, never a statistic out."""

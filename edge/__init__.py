@@ -1,0 +1,1 @@
+"""From global model to signed bundle: distil, export, quantize, gate, bundle, verify."""

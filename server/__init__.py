@@ -1,0 +1,1 @@
+"""The coordinator: round engine, admission, store, publishing, result and report."""

@@ -1,0 +1,1 @@
+"""How admitted updates combine into the next global model; NumPy only."""
