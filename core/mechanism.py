@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal
+
+from .digest import digest_of
 
 Unit = Literal["record", "patient"]
 Relation = Literal["add-or-remove-one", "replace-one", "replace-special"]
@@ -42,3 +44,8 @@ class Budget:
     delta: float
     unit: Unit
     relation: Relation
+
+
+def spec_digest(spec: MechanismSpec) -> str:
+    """Return the SHA-256 that names this mechanism in updates and ledgers."""
+    return digest_of("collegium/mechanism/1", asdict(spec))

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
+from . import forms
 from .digest import digest_of
 from .errors import InvalidPlan
+from .fields import about
 from .mechanism import Relation, Unit
 
 Bounds = tuple[float, float]
+Task = Literal["classification", "multilabel", "regression", "survival", "segmentation"]
+Codec = Literal["float32", "bf16", "int8"]
+
+MAX_EPSILON = 100.0
+"""Above this the likelihood ratio e**epsilon exceeds 1e43: the word privacy no longer applies."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,10 +28,37 @@ class SiteRef:
     weight come from it, never from the records. ``weight`` defaults to ``public_records``.
     """
 
-    name: str
-    public_records: int
-    weight: float | None = None
-    public_key: str | None = None
+    name: str = field(
+        metadata=about(
+            "Name of the site; also the name of its files",
+            fault=forms.name_fault,
+            form='a name of a-z, 0-9 and inner hyphens, like "north"',
+        )
+    )
+    public_records: int = field(
+        metadata=about(
+            "Public upper bound of the site's records; batch normaliser and weight come from it, "
+            "never from the records",
+            low=1,
+            high=10**9,
+        )
+    )
+    weight: float | None = field(
+        default=None,
+        metadata=about(
+            "Share of the site in the sum, relative to the others; default public_records",
+            above=0,
+            high=1e12,
+        ),
+    )
+    public_key: str | None = field(
+        default=None,
+        metadata=about(
+            "Key with which the site signs; real federations only",
+            fault=forms.key_fault,
+            form='"ed25519:" and the base64 of 32 bytes',
+        ),
+    )
 
     @property
     def fold_weight(self) -> float:
@@ -40,57 +74,130 @@ class ModelRef:
     (lowest, highest) value; inputs are clipped to it and scaled to [-1, 1].
     """
 
-    name: str
-    task: str
-    classes: tuple[str, ...]
-    trainable: str = "head"
-    weights: str | None = None
-    bounds: dict[str, Bounds] = field(default_factory=dict[str, Bounds])
+    name: str = field(
+        metadata=about(
+            "The open model that is fine-tuned",
+            fault=forms.model_fault,
+            form="FAMILY:NAME with a family of collegium, torchvision, timm, hf or tabular, "
+            'like "collegium:glyph-cnn"',
+        )
+    )
+    weights: str | None = field(
+        default=None,
+        metadata=about(
+            "Digest of the open weights; optional for a bundled model",
+            fault=forms.digest_fault,
+            form='"sha256:" and 64 hexadecimal digits',
+        ),
+    )
+    task: Task = field(metadata=about("What the model learns to answer"))
+    classes: tuple[str, ...] = field(
+        default=(),
+        metadata=about(
+            "Names of the classes, in label order; none for regression and survival",
+            form='a list of texts, like ["benign", "malignant"]',
+        ),
+    )
+    trainable: str = field(
+        default="head",
+        metadata=about(
+            "What of the model trains, and so all that leaves a site",
+            fault=forms.trainable_fault,
+            form='"head", "bias", "norm", "lora:R" (rank R), "last:N" (last N blocks) or "all"',
+        ),
+    )
+    bounds: dict[str, Bounds] = field(
+        default_factory=dict[str, Bounds],
+        metadata=about(
+            "Public bounds of each feature, in column order (tabular models only): inputs are "
+            "clipped to them and scaled to -1..1",
+            form='"feature" = [lowest, highest]',
+        ),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rounds:
-    """How many rounds, what a round costs, and when it closes.
+    """How many rounds, what a round costs, and when it closes."""
 
-    ``local_steps`` noisy steps per round and site, each of size ``local_learning_rate``;
-    ``deadline_s`` seconds; ``quorum`` is the share of the roster that must answer.
-    """
-
-    count: int
-    local_steps: int = 1
-    local_learning_rate: float = 1.0
-    deadline_s: float = 600.0
-    quorum: float = 1.0
+    count: int = field(metadata=about("Rounds until the release", low=1, high=100_000))
+    local_steps: int = field(
+        default=1, metadata=about("Noisy steps per round and site", low=1, high=100_000)
+    )
+    local_learning_rate: float = field(
+        default=1.0, metadata=about("Size of each local step", above=0, high=1e6)
+    )
+    deadline_s: float = field(
+        default=600.0,
+        metadata=about("Seconds after which a round closes", above=0, high=30 * 86_400.0),
+    )
+    quorum: float = field(
+        default=1.0,
+        metadata=about("Share of the roster that must answer in a round", above=0, high=1),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StrategyConfig:
-    """How updates combine; the released model averages the last ``iterate_average`` of rounds.
+    """How updates combine into the next global model."""
 
-    ``beta1``, ``beta2`` and ``tau`` are read by fedadam alone (Reddi et al. 2021).
-    """
-
-    name: str = "mean"
-    server_learning_rate: float = 1.0
-    iterate_average: float = 0.0
-    beta1: float = 0.9
-    beta2: float = 0.99
-    tau: float = 1e-3
+    name: str = field(
+        default="mean",
+        metadata=about('How updates combine: "mean" or "fedadam"', form='"mean" or "fedadam"'),
+    )
+    server_learning_rate: float = field(
+        default=1.0,
+        metadata=about("Factor on the combined update at the coordinator", above=0, high=1e6),
+    )
+    iterate_average: float = field(
+        default=0.0,
+        metadata=about(
+            "The released model averages this last share of the rounds; 0 releases the last one",
+            low=0,
+            below=1,
+        ),
+    )
+    beta1: float = field(
+        default=0.9, metadata=about("Decay of the first moment (fedadam alone)", low=0, below=1)
+    )
+    beta2: float = field(
+        default=0.99, metadata=about("Decay of the second moment (fedadam alone)", low=0, below=1)
+    )
+    tau: float = field(
+        default=1e-3,
+        metadata=about("Floor of the adaptive step's divisor (fedadam alone)", above=0, high=1e6),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CodecConfig:
-    """How an update is encoded on the wire: float32, bf16 or int8."""
+    """How an update is encoded on the wire; the simulator uses the same encoding."""
 
-    name: str = "bf16"
+    name: Codec = field(
+        default="bf16",
+        metadata=about("Encoding of updates on the wire: 4, 2 or about 1 byte per number"),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """Who may be told how good the model is: ``public`` test parts, or ``private`` noised counts."""
+    """Who may be told how good the model is, and when."""
 
-    origin: Literal["public", "private"] = "public"
-    rounds: str = "last"
+    origin: Literal["public", "private"] = field(
+        default="public",
+        metadata=about(
+            '"public": the test parts are declared public; "private": noised counts with their '
+            "own ledger entry"
+        ),
+    )
+    rounds: str = field(
+        default="last",
+        metadata=about(
+            "After which rounds to evaluate",
+            fault=forms.evaluation_fault,
+            form='"last" or "every:N"',
+        ),
+    )
 
     @property
     def every(self) -> int:
@@ -102,35 +209,111 @@ class Evaluation:
 class Privacy:
     """The privacy of every site in this plan; the noise multiplier is derived, never written."""
 
-    enabled: bool = True
-    unit: Unit = "record"
-    relation: Relation = "add-or-remove-one"
-    epsilon: float = 3.0
-    delta: float = 1e-5
-    clip_norm: float = 1.0
-    sampling_rate: float = 0.1
-    batch_cap: int = 0
+    enabled: bool = field(
+        default=True,
+        metadata=about("false: no noise, and no epsilon anywhere in the result"),
+    )
+    unit: Unit = field(
+        default="record", metadata=about("Whose presence is protected: one record or one patient")
+    )
+    relation: Relation = field(
+        default="add-or-remove-one",
+        metadata=about("Which data sets count as neighbours in the guarantee"),
+    )
+    epsilon: float = field(
+        default=3.0,
+        metadata=about(
+            "Most that each site spends on the whole plan; smaller is more private, above 10 is "
+            "weak",
+            above=0,
+            high=MAX_EPSILON,
+        ),
+    )
+    delta: float = field(
+        default=1e-5,
+        metadata=about(
+            "Probability that the epsilon guarantee fails; below one over the largest site's "
+            "public_records",
+            low=1e-15,
+            below=1,
+        ),
+    )
+    clip_norm: float = field(
+        default=1.0,
+        metadata=about("Largest L2 norm of one record's gradient", above=0, high=1e6),
+    )
+    sampling_rate: float = field(
+        default=0.1,
+        metadata=about("Probability with which each record enters a step's batch", above=0, high=1),
+    )
+    batch_cap: int = field(
+        default=0,
+        metadata=about(
+            "Largest batch (truncated Poisson sampling); 0 for plain Poisson sampling",
+            low=0,
+            high=10**9,
+        ),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EdgeConfig:
     """How the released model becomes a small one: student, public transfer set, gate."""
 
-    student: str = "auto"
-    transfer: str = "auto"
-    recipe: str = "auto"
-    min_agreement: float = 0.95
-    max_accuracy_drop: float = 0.02
+    student: str = field(
+        default="auto",
+        metadata=about(
+            "The small model that is distilled for devices",
+            form='"auto" or FAMILY:NAME, like "cnn:tiny"',
+        ),
+    )
+    transfer: str = field(
+        default="auto",
+        metadata=about(
+            "Public or synthetic data on which the student learns; private data are refused",
+            form='"auto" or FAMILY:NAME, like "collegium:glyphs"',
+        ),
+    )
+    recipe: str = field(
+        default="auto",
+        metadata=about(
+            "How the student is quantized; auto measures candidates and ships the best",
+            form='"auto" or the name of a recipe',
+        ),
+    )
+    min_agreement: float = field(
+        default=0.95,
+        metadata=about("Share of answers in which student and teacher must agree", low=0, high=1),
+    )
+    max_accuracy_drop: float = field(
+        default=0.02,
+        metadata=about("Largest loss of accuracy from teacher to student", low=0, high=1),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Simulation:
-    """What the simulator alone reads: data set, split, seed and whether baselines run."""
+    """What the simulator alone reads; real coordinators and sites refuse to honour it."""
 
-    dataset: str
-    split: str = "dirichlet:0.5"
-    seed: int = 0
-    baselines: bool = True
+    dataset: str = field(
+        metadata=about("Data set that plays the sites' records", form='like "sklearn:digits"')
+    )
+    split: str = field(
+        default="dirichlet:0.5",
+        metadata=about(
+            "How the data set is split over the sites; a small ALPHA makes sites differ more",
+            fault=forms.split_fault,
+            form='"iid" or "dirichlet:ALPHA", like "dirichlet:0.5"',
+        ),
+    )
+    seed: int = field(
+        default=0,
+        metadata=about("Seed of split, sampling and noise", low=0, high=2**53 - 1),
+    )
+    baselines: bool = field(
+        default=True,
+        metadata=about("Train local and pooled models for comparison, on scratch ledgers"),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,17 +336,17 @@ class Plan:
     simulation: Simulation | None = None
 
     def __post_init__(self) -> None:
-        from .plan_checks import plan_problems
+        from .plan_tables import plan_problems
 
         if problems := plan_problems(self):
             raise InvalidPlan("Plan(...)", problems)
 
     @classmethod
-    def load(cls, path: str | Path) -> Self:
+    def load(cls, path: str | Path) -> Plan:
         """Read ``plan.toml``; raises ``InvalidPlan`` or ``MissingInput``."""
         from .plan_file import read_plan
 
-        return read_plan(cls, Path(path))
+        return read_plan(Path(path))
 
     @property
     def digest(self) -> str:
@@ -172,9 +355,9 @@ class Plan:
 
     def agreement(self) -> dict[str, Any]:
         """Return the plan as plain values without ``[simulation]``: what members sign."""
-        values = asdict(self)
-        del values["simulation"]
-        return values
+        from .plan_tables import agreement_of
+
+        return agreement_of(self)
 
     def site(self, name: str) -> SiteRef:
         """Return the roster entry of that name; raises ``KeyError`` when there is none."""

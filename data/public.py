@@ -35,5 +35,8 @@ class PublicSet:
         """Return the SHA-256 over dtype, shape and bytes of inputs and labels."""
         parts = [f"{self.x.dtype.str}{self.x.shape}".encode(), np.ascontiguousarray(self.x).data]
         if self.y is not None:
-            parts += [f"{self.y.dtype.str}{self.y.shape}".encode(), np.ascontiguousarray(self.y).data]
+            parts += [
+                f"{self.y.dtype.str}{self.y.shape}".encode(),
+                np.ascontiguousarray(self.y).data,
+            ]
         return sha256_hex(*(bytes(part) for part in parts))

@@ -1,0 +1,125 @@
+"""The verbs of the command line, in the order of the help page; each is imported when it is used."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import click
+
+from ..core.errors import NotBuiltYet
+from ..core.fields import nearest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verb:
+    """One verb: ``module`` holds its click command; without one it is not built yet."""
+
+    help: str
+    module: str = ""
+    attribute: str = "command"
+    words: Sequence[str] = ()
+
+
+SECTIONS: Mapping[str, Mapping[str, Verb]] = MappingProxyType(
+    {
+        "Start here": {
+            "demo": Verb(help="The whole product in one run, offline.", module="demo"),
+            "init": Verb(help="Write a commented plan.toml and site.toml.", module="init"),
+            "plan": Verb(
+                help="Check a plan, or explain its cost.", module="plan", attribute="group"
+            ),
+            "simulate": Verb(help="Run a whole plan on this machine.", module="simulate"),
+        },
+        "What a run leaves": {
+            "report": Verb(help="One self-contained HTML file of a run.", module="report"),
+            "ledger": Verb(help="What each asset has spent.", module="ledger", attribute="group"),
+            "publish": Verb(
+                help="Distil, quantize, gate, sign: the edge bundle.", module="publish"
+            ),
+            "edge": Verb(
+                help="Verify a bundle, or predict with it.", module="edge", attribute="group"
+            ),
+        },
+        "A real federation (not built yet)": {
+            "up": Verb(help="The plan as real processes on this machine."),
+            "consortium": Verb(help="Make a member's keys.", words=("enroll",)),
+            "site": Verb(
+                help="Run a site beside its records.",
+                words=("enroll", "start", "preflight", "status", "approve"),
+            ),
+            "provision": Verb(help="Certificates, signed roster, one kit per site."),
+            "coordinator": Verb(help="Run the Flower side.", words=("start", "run", "status")),
+            "audit": Verb(help="Conformance and leakage of a run."),
+        },
+    }
+)
+
+
+class Verbs(click.Group):
+    """A click group that imports a verb's module only when that verb is used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return all verbs, in the order of the help page."""
+        return [name for section in SECTIONS.values() for name in section]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return the verb's command; one whose module is not there answers 69."""
+        verb = next((verbs[cmd_name] for verbs in SECTIONS.values() if cmd_name in verbs), None)
+        if verb is None:
+            return None
+        module = f"{__package__}.{verb.module}"
+        if verb.module:
+            try:
+                return getattr(importlib.import_module(module), verb.attribute)
+            except ModuleNotFoundError as error:
+                if error.name != module:
+                    raise
+        return unbuilt(cmd_name, verb.help, verb.words)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the verb; for an unknown one name the nearest."""
+        known = self.list_commands(ctx)
+        if args and args[0] not in known and not args[0].startswith("-"):
+            guess = nearest(args[0], known)
+            hint = f" Did you mean '{guess}'?" if guess else ""
+            ctx.fail(f"There is no verb '{args[0]}'.{hint}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the help page's sections from the table alone: nothing is imported."""
+        for title, verbs in SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name, verb.help) for name, verb in verbs.items()])
+
+
+def unbuilt(name: str, help_text: str, words: Sequence[str] = ()) -> click.Command:
+    """Return a command that takes anything and answers 69: designed, not in this version."""
+
+    def refuse(words: tuple[str, ...]) -> None:
+        del words
+        context = click.get_current_context()
+        raise NotBuiltYet(
+            f"`{context.command_path}` is not built yet",
+            why="It is part of the design, not of this version",
+            cure="`collegium --help` lists the verbs that work",
+        )
+
+    follow = f" {'|'.join(words)}" if words else ""
+    return click.Command(
+        name,
+        callback=refuse,
+        params=[click.Argument(["words"], nargs=-1, type=click.UNPROCESSED)],
+        context_settings={"ignore_unknown_options": True},
+        help=f"{help_text}\n\nNot built yet: answers 69.\n\n{example(f'{name}{follow} ...')}",
+        short_help=help_text,
+    )
+
+
+def example(*lines: str) -> str:
+    """Return the closing paragraph of a help text: what one types."""
+    return "\n".join(["\b", "Example:", *(f"  collegium {line}" for line in lines)])

@@ -1,0 +1,46 @@
+"""What may come in to a site and what may go out: the same checks, on both sides of training."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..core.digest import sha256_hex
+from ..core.errors import ACCEPT, Verdict, refuse
+from ..core.layout import Layout, Vector
+from ..core.messages import Invitation
+
+
+def read_base(
+    invitation: Invitation, payload: bytes, layout: Layout, *, open_sha256: str, norm_bound: float
+) -> tuple[Verdict, Vector]:
+    """Return the base vector (d,) of an invitation, or the code under which it is refused.
+
+    Checked in order: layout, byte length, digest, round 1 equal to the pinned open model,
+    finite, and norm at most ``norm_bound`` (how far the rounds so far can have led).
+    """
+    nothing = np.zeros(0, dtype=np.float32)
+    if invitation.layout != layout.digest:
+        return refuse("layout", "the coordinator trains another set of parameters"), nothing
+    if len(payload) != 4 * layout.size:
+        return refuse("shape", "the base model has another number of coordinates"), nothing
+    if sha256_hex(payload) != invitation.base_sha256:
+        return refuse("base", "the base model is not the one that was announced"), nothing
+    if invitation.round == 1 and invitation.base_sha256 != open_sha256:
+        return refuse("base", "the first round does not start from the pinned model"), nothing
+    vector = np.frombuffer(payload, dtype="<f4").astype(np.float32, copy=False)
+    if not np.isfinite(vector).all():
+        return refuse("nonfinite", "the base model holds NaN or infinite values"), nothing
+    if float(np.linalg.norm(vector.astype(np.float64))) > norm_bound:
+        return refuse("norm", "the base model is further away than the rounds can lead"), nothing
+    return ACCEPT, vector
+
+
+def may_leave(vector: Vector, layout: Layout, norm_bound: float) -> Verdict:
+    """Return whether an update is exactly the declared vector, finite and within its bound."""
+    if vector.shape != (layout.size,) or vector.dtype != np.float32:
+        return refuse("internal", "the update is not the declared vector")
+    if not np.isfinite(vector).all():
+        return refuse("internal", "the update is not finite")
+    if float(np.linalg.norm(vector.astype(np.float64))) > norm_bound:
+        return refuse("internal", "the update is larger than clipping and noise allow")
+    return ACCEPT

@@ -1,0 +1,220 @@
+"""The site: gate in, policy, reserve, train, gate out, spool, commit. Its word is last."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from ..core.codec import codec
+from ..core.digest import sha256_hex
+from ..core.errors import CollegiumError, OverBudget, Verdict, refuse
+from ..core.layout import Vector
+from ..core.mechanism import MechanismSpec, spec_digest
+from ..core.messages import BadMessage, Decline, Hello, Invitation, Report, Sealed, Update
+from ..core.plan import Plan
+from ..data.site_data import SiteData
+from ..privacy.bounds import update_norm_bound
+from ..privacy.ledger import Ledger
+from ..privacy.noise import NoiseSource
+from .gate import may_leave, read_base
+from .policy import Policy
+from .spool import Spool
+from .train import Trainer
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """Who a site is and whom it listens to: its own key, the coordinator's public key."""
+
+    name: str
+    key: Ed25519PrivateKey
+    coordinator: Ed25519PublicKey
+
+
+class Site:
+    """One institution's side of a federation; every public method takes and returns signed bytes.
+
+    No exception, path, count or value of a record leaves it: a refusal is a ``Decline`` with
+    a code of a closed list.
+    """
+
+    def __init__(
+        self,
+        *,
+        identity: Identity,
+        plan: Plan,
+        spec: MechanismSpec,
+        data: SiteData,
+        trainer: Trainer,
+        policy: Policy,
+        ledger: Ledger,
+        spool: Spool,
+        noise: NoiseSource,
+        step_bound: float,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        """``step_bound`` bounds how far one round moves the global model (L2 norm)."""
+        self.name, self._key = identity.name, identity.key
+        self._coordinator = identity.coordinator
+        self._plan, self._spec, self._data = plan, spec, data
+        self._trainer, self._policy = trainer, policy
+        self._ledger, self._spool, self._noise = ledger, spool, noise
+        self._now = now
+        self._step_bound = step_bound
+        opened = trainer.open_vector
+        self._open_sha256 = sha256_hex(opened.astype("<f4").tobytes())
+        self._open_norm = float(np.linalg.norm(opened.astype(np.float64)))
+        self._codec = codec(plan.codec.name)
+        self._update_bound = update_norm_bound(
+            spec,
+            size=trainer.layout.size,
+            public_records=plan.site(self.name).public_records,
+            learning_rate=plan.rounds.local_learning_rate,
+        )
+
+    def hello(self, request: Sealed) -> Sealed:
+        """Answer who this site is, under which plan, and where its ledger stands."""
+        asked = Hello.open(request, self._coordinator)
+        return Hello(
+            job=asked.job,
+            site=self.name,
+            plan=self._plan.digest,
+            nonce=asked.nonce,
+            ledger_head=self._ledger.head,
+        ).seal(self._key)
+
+    def train(self, request: Sealed) -> Sealed:
+        """Answer an invitation with an update, or with the code under which it is declined.
+
+        A repeated invitation gets the stored bytes. Raises ``BadMessage`` when the invitation
+        is not the coordinator's: to a stranger nothing is answered.
+        """
+        invitation = Invitation.open(request, self._coordinator)
+        try:
+            verdict, base = self._admit(invitation, request.payload)
+            if verdict.ok:
+                return self._stored(invitation) or self._spend_and_train(invitation, base)
+        except OverBudget as error:
+            verdict = refuse("budget", str(error))
+        except (CollegiumError, BadMessage) as error:
+            verdict = refuse("internal", str(error))
+        except Exception:
+            logger.exception("site %s failed in round %d", self.name, invitation.round)
+            verdict = refuse("internal", "see this site's own log")
+        logger.warning(
+            "site %s sits round %d out: %s (%s)",
+            self.name,
+            invitation.round,
+            verdict.code,
+            verdict.reason,
+        )
+        return Decline(
+            job=invitation.job,
+            site=self.name,
+            round=invitation.round,
+            attempt=invitation.attempt,
+            code=verdict.code,
+        ).seal(self._key)
+
+    def evaluate(self, request: Sealed) -> Sealed:
+        """Answer with the metrics of the given model on this site's public test part."""
+        asked = Invitation.open(request, self._coordinator)
+        if asked.plan != self._plan.digest or asked.site != self.name:
+            raise BadMessage("plan")
+        if len(request.payload) != 4 * self._trainer.layout.size:
+            raise BadMessage("shape")
+        vector = np.frombuffer(request.payload, dtype="<f4").astype(np.float32, copy=False)
+        return Report(
+            job=asked.job,
+            site=self.name,
+            model_sha256=asked.base_sha256,
+            metrics=self._metrics(vector),
+        ).seal(self._key)
+
+    def _admit(self, invitation: Invitation, payload: bytes) -> tuple[Verdict, Vector]:
+        nothing = np.zeros(0, dtype=np.float32)
+        if invitation.site != self.name:
+            return refuse("roster", "the invitation names another site"), nothing
+        if invitation.plan != self._plan.digest:
+            return refuse("plan", "the invitation names another plan"), nothing
+        if not 1 <= invitation.round <= self._plan.rounds.count or invitation.attempt < 1:
+            return refuse("round", "the plan has no such round"), nothing
+        if self._now() > invitation.deadline:
+            return refuse("deadline", "the round is already over"), nothing
+        verdict = self._policy.check(self._plan, self._spec)
+        if not verdict.ok:
+            return verdict, nothing
+        reach = self._open_norm + (invitation.round - 1) * self._step_bound
+        return read_base(
+            invitation,
+            payload,
+            self._trainer.layout,
+            open_sha256=self._open_sha256,
+            norm_bound=1.01 * reach + 1e-6,
+        )
+
+    def _stored(self, invitation: Invitation) -> Sealed | None:
+        reply = self._spool.get(invitation.job, invitation.round, invitation.attempt)
+        if reply is None:
+            return None
+        update = Update.open(reply, self._key.public_key())
+        if update.base_sha256 != invitation.base_sha256:
+            raise CollegiumError("this attempt was already answered for another base model")
+        self._commit(invitation, reply)
+        return reply
+
+    def _spend_and_train(self, invitation: Invitation, base: Vector) -> Sealed:
+        """Reserve on disk, then the first gradient; spool on disk, then commit, then answer."""
+        if self._policy.private:
+            self._ledger.reserve(
+                job=invitation.job,
+                round=invitation.round,
+                attempt=invitation.attempt,
+                base_sha256=invitation.base_sha256,
+                spec=self._spec,
+            )
+        metrics = self._metrics(base) if invitation.evaluate else {}
+        vector = self._trainer.train(
+            base, self._data, self._spec, self._noise, site=self.name, round=invitation.round
+        )
+        verdict = may_leave(vector, self._trainer.layout, self._update_bound)
+        if not verdict.ok:
+            raise CollegiumError(verdict.reason)
+        reply = Update(
+            job=invitation.job,
+            site=self.name,
+            round=invitation.round,
+            attempt=invitation.attempt,
+            base_sha256=invitation.base_sha256,
+            layout=self._trainer.layout.digest,
+            spec=spec_digest(self._spec),
+            ledger_head=self._ledger.head,
+            codec=self._codec.name,
+            metrics=metrics,
+        ).seal(self._key, self._codec.encode(vector))
+        self._spool.put(invitation.job, invitation.round, invitation.attempt, reply)
+        self._commit(invitation, reply)
+        return reply
+
+    def _commit(self, invitation: Invitation, reply: Sealed) -> None:
+        if self._policy.private:
+            self._ledger.commit(
+                job=invitation.job,
+                round=invitation.round,
+                attempt=invitation.attempt,
+                update_sha256=sha256_hex(reply.header, reply.payload),
+            )
+
+    def _metrics(self, vector: Vector) -> dict[str, float]:
+        if self._plan.evaluation.origin != "public":
+            return {}
+        found = self._trainer.evaluate(vector, self._data)
+        allowed = self._policy.metrics
+        return {name: value for name, value in found.items() if not allowed or name in allowed}

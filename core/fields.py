@@ -1,0 +1,170 @@
+"""How a dataclass declares the keys of a TOML table: type, limits, meaning, and their wording."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from difflib import get_close_matches
+from functools import cache, partial
+from types import MappingProxyType, NoneType, UnionType
+from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hints
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class About:
+    """What a key means and which values it takes.
+
+    ``text``: one sentence with unit and effect. ``low``/``high`` are allowed, ``above``/``below``
+    are not. ``fault`` returns why a text is refused ('' when it is not); ``form`` says how it is
+    written; ``choices`` lists all texts of a closed set.
+    """
+
+    text: str
+    low: float | None = None
+    above: float | None = None
+    high: float | None = None
+    below: float | None = None
+    choices: tuple[str, ...] = ()
+    fault: Callable[[str], str] | None = None
+    form: str = ""
+
+
+def about(text: str, **limits: Any) -> Mapping[str, About]:
+    """Return dataclass field metadata that describes one key."""
+    return MappingProxyType({"about": About(text=text, **limits)})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Key:
+    """One key of a table as its dataclass declares it; ``hint`` is the type without ``| None``."""
+
+    name: str
+    hint: Any
+    about: About
+    default: Callable[[], object] | None
+
+    @property
+    def required(self) -> bool:
+        """Return whether the file must hold this key."""
+        return self.default is None
+
+    def allowed(self) -> str:
+        """Return in words which values the key takes."""
+        return allowed_values(self.hint, self.about)
+
+
+@cache
+def keys_of(kind: type) -> Mapping[str, Key]:
+    """Return the keys of a dataclass in file order, as declared by its fields and ``about``."""
+    hints = get_type_hints(kind)
+    return MappingProxyType({f.name: _key(f, hints[f.name]) for f in fields(kind)})
+
+
+def homes_of(kind: type) -> Mapping[str, str]:
+    """Return for each key inside a file's tables the advice to write it there."""
+    homes: dict[str, list[str]] = {}
+    for table in keys_of(kind).values():
+        inner = item_table(table.hint) or (table.hint if is_dataclass(table.hint) else None)
+        heading = f"[[{table.name}]]" if item_table(table.hint) else f"[{table.name}]"
+        for name in keys_of(cast("type", inner)) if inner else ():
+            homes.setdefault(name, []).append(heading)
+    return {name: f"it belongs in {' or '.join(found)}" for name, found in homes.items()}
+
+
+def item_table(hint: Any) -> type | None:
+    """Return the dataclass inside ``tuple[Dataclass, ...]``, or None for any other type."""
+    if get_origin(hint) is tuple and is_dataclass(get_args(hint)[0]):
+        return cast("type", get_args(hint)[0])
+    return None
+
+
+def choices_of(hint: Any, note: About) -> tuple[str, ...]:
+    """Return the texts of a closed set, or nothing where any text may stand."""
+    return note.choices or (get_args(hint) if get_origin(hint) is Literal else ())
+
+
+def allowed_values(hint: Any, note: About) -> str:
+    """Return in words which values a type with these limits takes."""
+    if choices := choices_of(hint, note):
+        return "one of " + ", ".join(f'"{choice}"' for choice in choices)
+    if hint in (int, float):
+        noun = "a whole number" if hint is int else "a number"
+        return " ".join([noun, *_limits_in_words(note)])
+    if hint is bool:
+        return "true or false"
+    plain = {str: "a text", tuple: "a list of texts"}.get(get_origin(hint) or hint, "a table")
+    return note.form or plain
+
+
+def limit_fault(note: About, value: float) -> str:
+    """Return which limit a number breaks, or '' when it breaks none."""
+    if note.low is not None and value < note.low:
+        return f"below {note.low:.15g}"
+    if note.above is not None and value <= note.above:
+        return f"not above {note.above:.15g}"
+    if note.high is not None and value > note.high:
+        return f"above {note.high:.15g}"
+    if note.below is not None and value >= note.below:
+        return f"not below {note.below:.15g}"
+    return ""
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Return the known word that looks most like ``word``, or '' when none does."""
+    close = get_close_matches(word[:200].lower(), list(known), n=1, cutoff=0.6)
+    return close[0] if close else ""
+
+
+def shown(value: object) -> str:
+    """Return a value as it would stand in a TOML file, shortened and safe to print."""
+    if isinstance(value, str):
+        text = json.dumps(value, ensure_ascii=not value.isprintable())
+    elif isinstance(value, bool):
+        text = "true" if value else "false"
+    elif isinstance(value, int):
+        text = str(value) if abs(value) < 10**30 else f"{'-' * (value < 0)}10^30 or more"
+    else:
+        text = str(value)
+    text = text if text.isprintable() else ascii(text)
+    return text if len(text) <= 48 else text[:45] + "..."
+
+
+def where_is(heading: str, name: str) -> str:
+    """Return a key's place as the user finds it: ``[rounds] count``."""
+    plain = name.isprintable() and 0 < len(name) <= 60
+    return f"{heading} {name if plain else shown(name)}".strip()
+
+
+def table_heading(heading: str, name: str) -> str:
+    """Return the heading of a table inside another: ``[model.bounds]``."""
+    inner = where_is("", name)
+    return f"[{heading.strip('[]')}.{inner}]" if heading else f"[{inner}]"
+
+
+def _limits_in_words(note: About) -> Iterator[str]:
+    if note.low is not None and note.high is not None:
+        yield f"from {note.low:.15g} to {note.high:.15g}"
+        return
+    ends = [("of at least", note.low), ("above", note.above)]
+    ends += [("at most", note.high), ("below", note.below)]
+    if words := " and ".join(f"{word} {end:.15g}" for word, end in ends if end is not None):
+        yield words
+
+
+def _key(declared: Any, hint: Any) -> Key:
+    options = get_args(hint) if get_origin(hint) in (Union, UnionType) else ()
+    bare = [option for option in options if option is not NoneType]
+    default = None if declared.default_factory is MISSING else declared.default_factory
+    if declared.default is not MISSING:
+        default = partial(_same, declared.default)
+    return Key(
+        name=declared.name,
+        hint=bare[0] if bare else hint,
+        about=declared.metadata.get("about", About(text="")),
+        default=default,
+    )
+
+
+def _same(value: object) -> object:
+    return value

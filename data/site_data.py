@@ -1,0 +1,29 @@
+"""A site's records: raw values, labels, and which of them train or test."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Records = NDArray[np.float32]
+Labels = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SiteData:
+    """One site's private records, split into a training and a test part.
+
+    ``train_x`` (n, ...) and ``test_x`` (m, ...) raw values; ``train_y`` (n,) and ``test_y``
+    (m,) class indices. Nothing here is ever summarised for anyone outside the site.
+    """
+
+    asset: str
+    train_x: Records
+    train_y: Labels
+    test_x: Records
+    test_y: Labels
+
+    def __repr__(self) -> str:
+        return f"SiteData(asset={self.asset!r}, records not shown)"

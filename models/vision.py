@@ -1,0 +1,62 @@
+"""The bundled open model of small grey images: a CNN without batch statistics."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from .preprocess import PixelScale
+
+FEATURES = 64  # what the head reads
+FEATURE_NORM = 1.0  # L2 norm of every feature vector: with it the head's gradient is bounded
+LARGEST_PIXEL = 16.0
+
+
+class UnitNorm(nn.Module):
+    """Scale each row to one L2 norm, so that clipping treats all records alike."""
+
+    def __init__(self, norm: float) -> None:
+        super().__init__()
+        self.norm = norm
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (batch, features) to (batch, features), each row of L2 norm ``norm``."""
+        length = torch.sqrt(torch.sum(x * x, dim=1, keepdim=True) + 1e-8)
+        return x * (self.norm / length)
+
+
+def _block(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1),
+        nn.GroupNorm(8, outputs),
+        nn.ReLU(),
+    )
+
+
+class GlyphCNN(nn.Module):
+    """8 x 8 grey images, pixel values 0..16, to class logits.
+
+    GroupNorm only (a batch statistic would mix records and break per-record clipping) and no
+    in-place operation, so that Opacus hooks see every layer's true input.
+    """
+
+    def __init__(self, classes: int = 10) -> None:
+        super().__init__()
+        self.preprocess = PixelScale(LARGEST_PIXEL)
+        self.body = nn.Sequential(
+            _block(1, 32),  # (batch, 32, 8, 8)
+            _block(32, 48),  # (batch, 48, 8, 8)
+            _block(48, 64, stride=2),  # (batch, 64, 4, 4)
+            nn.Flatten(),
+            nn.Linear(64 * 16, FEATURES),  # its bias centres the features
+            UnitNorm(FEATURE_NORM),
+        )
+        self.head = nn.Linear(FEATURES, classes)
+
+    def features(self, x: Tensor) -> Tensor:
+        """Map (batch, 8, 8) raw pixels to (batch, FEATURES) of L2 norm ``FEATURE_NORM``."""
+        return self.body(self.preprocess(x))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (batch, 8, 8) raw pixels to (batch, classes) logits."""
+        return self.head(self.features(x))

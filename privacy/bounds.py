@@ -1,0 +1,25 @@
+"""How large an honest update can be: from clip norm, batch and the noise's tail."""
+
+from __future__ import annotations
+
+import math
+
+from ..core.mechanism import MechanismSpec
+
+TAIL = 40.0
+"""Nats: an honest update exceeds the bound with probability below 2 exp(-40) per step."""
+
+
+def update_norm_bound(
+    spec: MechanismSpec, *, size: int, public_records: int, learning_rate: float
+) -> float:
+    """Return a bound on the L2 norm of an honest update (d = ``size`` coordinates).
+
+    One step moves by at most learning_rate * (B C + |noise|) / normaliser. The batch size
+    B ~ Bin(n, q) obeys Bernstein's inequality; the noise norm is at most
+    sigma C (sqrt(d) + sqrt(2 t)) (Laurent & Massart 2000, Lemma 1), both up to exp(-t).
+    """
+    n, q = public_records, spec.sampling_rate
+    batch = min(float(n), n * q + math.sqrt(2 * n * q * (1 - q) * TAIL) + TAIL / 3)
+    noise = spec.noise_multiplier * (math.sqrt(size) + math.sqrt(2 * TAIL))
+    return learning_rate * spec.steps * spec.clip_norm * (batch + noise) / spec.normaliser

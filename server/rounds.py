@@ -1,0 +1,265 @@
+"""The round engine: a pure state machine, ``step(state, event) -> (state, actions)``.
+
+No clock, disk, network or model in here: time comes in with events, and what is to be done
+goes out as actions, which ``drive.py`` executes. The same events give the same actions.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+Phase = Literal["gathering", "open", "closing", "finished", "stopped"]
+ADMITTED = "ok"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """What the plan says about rounds; ``roster`` is also the order of folding.
+
+    ``deadline_s`` seconds from invitation to close; a round without quorum re-invites the
+    silent sites under the same attempt, ``invitations`` times in all.
+    """
+
+    roster: tuple[str, ...]
+    rounds: int
+    quorum: float
+    deadline_s: float
+    invitations: int = 3
+
+    @property
+    def answers_needed(self) -> int:
+        """Return how many sites must answer before a round may close at its deadline."""
+        return max(1, math.ceil(self.quorum * len(self.roster) - 1e-9))
+
+
+# --- events ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SiteSeen:
+    """A site of the roster is connected."""
+
+    site: str
+    now: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answered:
+    """A site's reply was admitted (code ``ok``), refused or declined (any other code)."""
+
+    site: str
+    round: int
+    code: str
+    now: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimePassed:
+    """Nothing happened, but it is later now."""
+
+    now: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Committed:
+    """The closed round is durable."""
+
+    now: float
+
+
+Event = SiteSeen | Answered | TimePassed | Committed
+
+
+# --- actions --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Invite:
+    """Send these sites the base model of this round."""
+
+    round: int
+    attempt: int
+    sites: tuple[str, ...]
+    closes_at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fold:
+    """Take this site's stored update into the strategy's state."""
+
+    site: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Close:
+    """Finish the round and make it durable; then report ``Committed``."""
+
+    round: int
+    admitted: tuple[str, ...]
+    refused: tuple[tuple[str, str], ...]
+    late: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Complete:
+    """All rounds are durable."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stop:
+    """The run cannot go on; ``code`` says why and nothing is lost."""
+
+    code: Literal["roster", "quorum", "no-updates"]
+    reason: str
+
+
+Action = Invite | Fold | Close | Complete | Stop
+Actions = tuple[Action, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """Where a run stands; ``round`` is the open one, ``round - 1`` the last durable one."""
+
+    rules: Rules
+    phase: Phase = "gathering"
+    round: int = 1
+    attempt: int = 1
+    invited: int = 0
+    closes_at: float = 0.0
+    present: frozenset[str] = frozenset()
+    answers: dict[str, str] = field(default_factory=dict[str, str])
+    folded: int = 0  # roster positions that need no further thought
+
+
+def start(rules: Rules, *, committed: int, now: float) -> tuple[State, Actions]:
+    """Return the state after ``committed`` durable rounds, waiting for the roster."""
+    if committed >= rules.rounds:
+        return State(rules=rules, phase="finished", round=committed + 1), (Complete(),)
+    return State(rules=rules, round=committed + 1, closes_at=now + rules.deadline_s), ()
+
+
+def step(state: State, event: Event) -> tuple[State, Actions]:
+    """Return the next state and what is to be done; finished and stopped runs stay as they are."""
+    match event:
+        case SiteSeen():
+            return _seen(state, event)
+        case Answered():
+            return _answered(state, event)
+        case TimePassed():
+            return _time_passed(state, event.now)
+        case Committed():
+            return _committed(state, event.now)
+
+
+def _seen(state: State, event: SiteSeen) -> tuple[State, Actions]:
+    rules = state.rules
+    if event.site not in rules.roster or event.site in state.present:
+        return state, ()
+    state = replace(state, present=state.present | {event.site})
+    if state.phase == "gathering" and len(state.present) == len(rules.roster):
+        return _open(state, event.now)
+    if state.phase == "open" and event.site not in state.answers:
+        return state, (_invitation(state, (event.site,)),)
+    return state, ()
+
+
+def _answered(state: State, event: Answered) -> tuple[State, Actions]:
+    known = event.site in state.rules.roster and event.site not in state.answers
+    if state.phase != "open" or event.round != state.round or not known:
+        return state, ()
+    state = replace(state, answers={**state.answers, event.site: event.code})
+    state, folds = _fold_ready(state)
+    if len(state.answers) == len(state.rules.roster):
+        return _close(state, folds)
+    return state, folds
+
+
+def _time_passed(state: State, now: float) -> tuple[State, Actions]:
+    if now < state.closes_at:
+        return state, ()
+    rules = state.rules
+    if state.phase == "gathering":
+        if len(state.present) >= rules.answers_needed:
+            return _open(state, now)
+        missing = ", ".join(sorted(set(rules.roster) - state.present))
+        return _stop(state, "roster", f"these sites never came: {missing}")
+    if state.phase != "open":
+        return state, ()
+    if len(state.answers) >= rules.answers_needed:
+        return _close(state, ())
+    silent = tuple(site for site in rules.roster if site not in state.answers)
+    if state.invited >= rules.invitations:
+        return _stop(
+            state,
+            "quorum",
+            f"round {state.round}: {len(state.answers)} of {rules.answers_needed} needed sites"
+            f" answered; silent: {', '.join(silent)}",
+        )
+    state = replace(state, invited=state.invited + 1, closes_at=now + rules.deadline_s)
+    return state, (_invitation(state, silent),)
+
+
+def _committed(state: State, now: float) -> tuple[State, Actions]:
+    if state.phase != "closing":
+        return state, ()
+    state = replace(state, round=state.round + 1)
+    if state.round > state.rules.rounds:
+        return replace(state, phase="finished"), (Complete(),)
+    return _open(state, now)
+
+
+def _open(state: State, now: float) -> tuple[State, Actions]:
+    state = replace(
+        state,
+        phase="open",
+        attempt=1,
+        invited=1,
+        answers={},
+        folded=0,
+        closes_at=now + state.rules.deadline_s,
+    )
+    here = tuple(site for site in state.rules.roster if site in state.present)
+    return state, (_invitation(state, here),)
+
+
+def _invitation(state: State, sites: tuple[str, ...]) -> Invite:
+    return Invite(round=state.round, attempt=state.attempt, sites=sites, closes_at=state.closes_at)
+
+
+def _fold_ready(state: State) -> tuple[State, Actions]:
+    """Fold in roster order: a site waits on disk until all before it have answered."""
+    folds: list[Action] = []
+    position = state.folded
+    for site in state.rules.roster[state.folded :]:
+        if site not in state.answers:
+            break
+        if state.answers[site] == ADMITTED:
+            folds.append(Fold(site=site))
+        position += 1
+    return replace(state, folded=position), tuple(folds)
+
+
+def _close(state: State, folds: Actions) -> tuple[State, Actions]:
+    roster, answers = state.rules.roster, state.answers
+    admitted = tuple(site for site in roster if answers.get(site) == ADMITTED)
+    refused = tuple(
+        (site, answers[site]) for site in roster if answers.get(site, ADMITTED) != ADMITTED
+    )
+    if not admitted:
+        codes = ", ".join(f"{site}: {code}" for site, code in refused)
+        return _stop(state, "no-updates", f"round {state.round} admitted no update ({codes})")
+    waiting = tuple(
+        Fold(site=site) for site in roster[state.folded :] if answers.get(site) == ADMITTED
+    )
+    late = tuple(site for site in roster if site not in answers)
+    close = Close(round=state.round, admitted=admitted, refused=refused, late=late)
+    return replace(state, phase="closing", folded=len(roster)), (*folds, *waiting, close)
+
+
+def _stop(
+    state: State, code: Literal["roster", "quorum", "no-updates"], reason: str
+) -> tuple[State, Actions]:
+    return replace(state, phase="stopped"), (Stop(code=code, reason=reason),)

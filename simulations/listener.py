@@ -1,0 +1,38 @@
+"""Who is told how a run goes: a live table, a notebook's callback, or nobody."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from ..core.mechanism import MechanismSpec
+from ..core.plan import Plan
+from ..server.store import Release
+
+RoundCallback = Callable[[Release], object]
+
+
+@dataclass(slots=True)
+class Listener:
+    """Does nothing but call ``on_round``; the command line's live view answers to the same calls."""
+
+    on_round: RoundCallback | None = None
+
+    def stage(self, name: str) -> None:
+        """Hear that a stage begins: data, rounds, baselines, edge, report."""
+
+    def started(
+        self, plan: Plan, specs: Mapping[str, MechanismSpec], history: Sequence[Release]
+    ) -> None:
+        """Hear what will run, and which rounds are already durable."""
+
+    def answered(self, round: int, site: str, code: str) -> None:
+        """Hear that a site's reply was admitted (``ok``) or refused (a reason code)."""
+
+    def round_done(self, release: Release) -> None:
+        """Hear that a round is durable."""
+        if self.on_round is not None:
+            self.on_round(release)
+
+    def progress(self, what: str, share: float) -> None:
+        """Hear how far a long step is, from 0 to 1."""

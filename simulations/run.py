@@ -1,0 +1,333 @@
+"""``simulate``: a whole plan on one machine, through the same engine, codec and site objects."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..client.app import make_app
+from ..client.train import Trainer
+from ..core.codec import codec
+from ..core.errors import GateFailed
+from ..core.layout import Vector
+from ..core.logs import logging_to
+from ..core.plan import Plan
+from ..core.plan_file import with_overrides
+from ..data.public import PublicSet
+from ..data.site_data import SiteData
+from ..models import registry
+from ..models.evaluate import evaluate
+from ..models.tasks import task
+from ..privacy.statement import statement
+from ..server.admission import Admission
+from ..server.app import make_server_app
+from ..server.drive import Task
+from ..server.models_out import read_vector_file, write_vector_file, write_whole_model
+from ..server.publish import publish_run
+from ..server.result import SCHEMA, history_of, read_result, sites_of, versions, write_result
+from ..server.store import Release, Store
+from ..strategies.base import Strategy
+from ..strategies.catalog import strategy_for
+from ._flwr import context_of
+from .baselines import measure, run_baselines
+from .consortium import (
+    Consortium,
+    ModelFactory,
+    Records,
+    assemble,
+    simulation_seed,
+    split_records,
+)
+from .grid import LocalGrid
+from .listener import Listener, RoundCallback
+from .resources import ResourceMeter
+from .workspace import is_finished, load_stage, run_identity, save_stage, workspace
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunResult:
+    """A finished run: its folder and every figure of its result.json."""
+
+    folder: Path
+    values: dict[str, Any]
+    factory: ModelFactory
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Return the released model's metrics on the global test part."""
+        return self.values["global"]["metrics"]
+
+    @property
+    def epsilon_by_site(self) -> dict[str, float | None]:
+        """Return what this run spent at each site; None without privacy."""
+        return {site["name"]: site["epsilon"] for site in self.values["sites"]}
+
+    @property
+    def model(self) -> nn.Module:
+        """Return the released model."""
+        from ..models.adapters import write_vector
+
+        vector, layout = read_vector_file(self.folder)
+        model = self.factory()
+        write_vector(model, layout.names, vector)
+        return model.eval()
+
+    def report(self, path: str | Path) -> Path:
+        """Write the run's report, one self-contained HTML file; return its path."""
+        from ..server.report import write_report
+
+        return write_report(self.folder, Path(path))
+
+
+def simulate(
+    plan: Plan,
+    *,
+    sites: Mapping[str, SiteData] | None = None,
+    model: ModelFactory | None = None,
+    strategy: Strategy | None = None,
+    out: str | Path | None = None,
+    resume: bool = False,
+    seed: int | None = None,
+    on_round: RoundCallback | None = None,
+    listener: Listener | None = None,
+) -> RunResult:
+    """Run the plan and return its result; everything is in ``out`` (default: a fresh folder).
+
+    ``sites``, ``model`` and ``strategy`` override the plan and mark the run 'custom, not
+    provisionable'. With ``resume`` a missing run is started, an open one continued and a
+    finished one left as it is. Noise is seeded: a simulation gives no privacy guarantee.
+    Raises ``InvalidInput``, ``OutputExists``, ``Refused``, ``Interrupted``, and ``GateFailed``
+    when the edge model misses the plan's parity gate (the run is complete all the same).
+    """
+    if seed is not None:
+        plan = with_overrides(plan, seed=seed)
+    custom = any(item is not None for item in (sites, model, strategy))
+    factory = model or (lambda: registry.build(plan.model))
+    folder = (
+        Path(out) if out is not None else Path(tempfile.mkdtemp(prefix="collegium-run-")) / "run"
+    )
+    heard = listener or Listener(on_round=on_round)
+    with workspace(folder, plan, resume=resume), logging_to(folder):
+        if not (resume and is_finished(folder)):
+            with ResourceMeter() as meter:
+                run = _Run(plan, folder, factory, heard, custom=custom)
+                values = run.execute(sites, strategy)
+                values["seconds"], values["peak_rss_bytes"] = meter.seconds, meter.peak_rss_bytes
+            write_result(folder, values)
+        result = RunResult(folder=folder, values=read_result(folder), factory=factory)
+        heard.stage("report")
+        result.report(folder / "report.html")
+    edge = result.values["edge"]
+    if edge and not edge["verified"]:
+        raise GateFailed(
+            f"the edge model did not pass its gate: {edge['reason']}",
+            why="agreement or accuracy is below the plan's [edge] limits",
+            cure="see the parity table in report.html; the global model itself is complete",
+        )
+    return result
+
+
+class _Run:
+    """One simulation's stages; each is durable before the next begins."""
+
+    def __init__(
+        self, plan: Plan, folder: Path, factory: ModelFactory, heard: Listener, *, custom: bool
+    ) -> None:
+        self._plan, self._folder, self._factory = plan, folder, factory
+        self._heard, self._custom = heard, custom
+        self._workers = min(os.cpu_count() or 1, len(plan.sites))
+
+    def execute(
+        self, sites: Mapping[str, SiteData] | None, strategy: Strategy | None
+    ) -> dict[str, Any]:
+        """Return the values of result.json, all but time and memory."""
+        plan, heard = self._plan, self._heard
+        _one_thread()
+        heard.stage("data")
+        records = self._records(sites)
+        identity = run_identity(plan, custom=self._custom)
+        store = Store(
+            self._folder / "rounds", plan_digest=identity, updates=self._folder / "updates"
+        )
+        consortium = assemble(plan, records.by_site, self._factory, self._folder)
+        try:
+            heard.started(plan, consortium.specs, store.history())
+            vector, reports = self._train(consortium, records, store, strategy)
+            model_sha256 = write_vector_file(self._folder, vector, consortium.layout)
+            privacy = self._privacy(consortium, store.job)
+            values = self._values(records, consortium, store, vector, reports, privacy)
+            values["model_sha256"] = model_sha256
+        finally:
+            consortium.close()
+            store.close()
+        values |= self._baselines(records, consortium)
+        values["edge"] = self._edge(values, records.test, vector)
+        return values
+
+    def _records(self, sites: Mapping[str, SiteData] | None) -> Records:
+        if sites is None:
+            return split_records(self._plan)
+        any_site = next(iter(sites.values()))
+        empty = PublicSet(
+            name="none", origin="public", x=any_site.test_x[:0], y=any_site.test_y[:0]
+        )
+        return Records(by_site=sites, test=empty)
+
+    def _train(
+        self,
+        consortium: Consortium,
+        records: Records,
+        store: Store,
+        strategy: Strategy | None,
+    ) -> tuple[Vector, dict[str, dict[str, float]]]:
+        """Drive all rounds through ServerApp and ClientApps on the in-process Grid."""
+        plan, probe = self._plan, Trainer(self._factory(), self._plan)
+        self._heard.stage("rounds")
+        job = store.job
+        found: list[tuple[Vector, dict[str, dict[str, float]]]] = []
+
+        def spent(_: int) -> dict[str, float]:
+            if not plan.privacy.enabled:
+                return {}
+            return {name: ledger.epsilon(job=job) for name, ledger in consortium.ledgers.items()}
+
+        work = Task(
+            plan=plan,
+            layout=consortium.layout,
+            opened=consortium.opened,
+            members=consortium.members,
+            strategy=strategy or strategy_for(plan),
+            admission=Admission(
+                layout=consortium.layout,
+                codec=codec(plan.codec.name),
+                members=consortium.members,
+                learning_rate=plan.rounds.local_learning_rate,
+            ),
+            store=store,
+            key=consortium.key,
+            evaluate=lambda vector: measure(plan, probe, vector, records.test),
+            epsilon=spent,
+            on_round=self._heard.round_done,
+            on_answer=self._heard.answered,
+            poll_s=0.0,
+        )
+        app = make_server_app(work, lambda vector, reports: found.append((vector, reports)))
+        with LocalGrid(
+            [make_app(site) for site in consortium.sites],
+            workers=self._workers,
+            prepare=_one_thread,
+        ) as grid:
+            app(grid, context_of(0, 0, len(consortium.sites)))
+        return found[0]
+
+    def _privacy(self, consortium: Consortium, job: str) -> dict[str, Any] | None:
+        if not self._plan.privacy.enabled:
+            return None
+        ledgers = consortium.ledgers
+        return statement(
+            specs=consortium.specs,
+            spends={name: ledger.spend(job=job) for name, ledger in ledgers.items()},
+            totals={name: ledger.spend() for name, ledger in ledgers.items()},
+            ledger_heads={name: ledger.head for name, ledger in ledgers.items()},
+            released=("the trainable vector of every round (noised)", "public-test metrics"),
+            reproducible_noise=True,
+            rounds=self._plan.rounds.count,
+        )
+
+    def _values(
+        self,
+        records: Records,
+        consortium: Consortium,
+        store: Store,
+        vector: Vector,
+        reports: dict[str, dict[str, float]],
+        privacy: dict[str, Any] | None,
+    ) -> dict[str, Any]:
+        plan = self._plan
+        trainer = Trainer(self._factory(), plan)
+        metrics = measure(plan, trainer, vector, records.test)
+        size = write_whole_model(self._folder, trainer.load(vector))
+        return {
+            "schema": SCHEMA,
+            "simulated": True,
+            "custom": self._custom,
+            "consortium": plan.consortium,
+            "dataset": plan.simulation.dataset if plan.simulation and not self._custom else None,
+            "model": plan.model.name,
+            "task": plan.model.task,
+            "plan_sha256": plan.digest,
+            "seeds": [simulation_seed(plan)],
+            "rounds": plan.rounds.count,
+            "versions": versions(),
+            "epsilon_budget": plan.privacy.epsilon if privacy else None,
+            "sites": sites_of(plan, privacy, reports),
+            "epsilon_max": privacy["epsilon_max"] if privacy else None,
+            "epsilon_if_shared": privacy["epsilon_if_shared"] if privacy else None,
+            "privacy": privacy,
+            "global_bytes": size,
+            "global": {"accuracy": metrics.get("accuracy"), "metrics": metrics},
+            "open_model": self._open_model(records.test),
+            "history": history_of(store.history()),
+        }
+
+    def _open_model(self, test: PublicSet) -> dict[str, Any] | None:
+        if self._custom or test.y is None or len(test) == 0:
+            return None
+        model = registry.open_model(self._plan.model)
+        metrics = evaluate(model, task(self._plan.model.task), test.x, test.y)
+        return {"accuracy": metrics.get("accuracy"), "metrics": metrics}
+
+    def _baselines(self, records: Records, consortium: Consortium) -> dict[str, Any]:
+        wanted = self._plan.simulation is not None and self._plan.simulation.baselines
+        if not wanted or len(records.test) == 0:
+            return {"local": None, "pooled": None}
+        if (known := load_stage(self._folder, "baselines")) is not None:
+            return known
+        self._heard.stage("baselines")
+        found = run_baselines(
+            self._plan,
+            records,
+            consortium.specs,
+            self._factory,
+            workers=os.cpu_count() or 1,
+            prepare=_one_thread,
+        ).to_dict()
+        save_stage(self._folder, "baselines", found)
+        return found
+
+    def _edge(
+        self, values: dict[str, Any], test: PublicSet, vector: Vector
+    ) -> dict[str, Any] | None:
+        if len(test) == 0:
+            return None  # nothing public to hold the small model against
+        if (known := load_stage(self._folder, "edge")) is not None:
+            return known
+        self._heard.stage("edge")
+        teacher = Trainer(self._factory(), self._plan).load(vector)
+        found = publish_run(
+            self._plan,
+            self._folder,
+            values,
+            teacher,
+            test,
+            simulated=True,
+            seed=simulation_seed(self._plan),
+            progress=self._heard.progress,
+        )
+        save_stage(self._folder, "edge", found)
+        return found
+
+
+def _one_thread() -> None:
+    """One torch thread per worker: the sum of a batch does not depend on the machine's load."""
+    torch.set_num_threads(1)

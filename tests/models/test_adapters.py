@@ -1,0 +1,67 @@
+"""Selecting what trains, and the flat vector of it."""
+
+import numpy as np
+import pytest
+import torch
+
+from collegium.core.errors import InvalidInput, NotBuiltYet
+from collegium.models.adapters import read_vector, select_trainable, write_vector
+from collegium.models.vision import FEATURES, GlyphCNN
+
+
+def test_the_head_alone_requires_gradients() -> None:
+    model = GlyphCNN()
+    chosen = select_trainable(model, "head")
+    assert list(chosen) == ["head.weight", "head.bias"]
+    assert [n for n, p in model.named_parameters() if p.requires_grad] == list(chosen)
+
+
+def test_bias_trains_the_head_and_every_bias_in_module_order() -> None:
+    model = GlyphCNN()
+    chosen = list(select_trainable(model, "bias"))
+    order = [name for name, _ in model.named_parameters()]
+    assert chosen == sorted(chosen, key=order.index)
+    assert {"head.weight", "head.bias", "body.0.0.bias"} <= set(chosen)
+    assert "body.0.0.weight" not in chosen
+
+
+def test_all_thaws_what_head_had_frozen() -> None:
+    model = GlyphCNN()
+    select_trainable(model, "head")
+    assert list(select_trainable(model, "all")) == [name for name, _ in model.named_parameters()]
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_parts_of_later_versions_say_so() -> None:
+    with pytest.raises(NotBuiltYet):
+        select_trainable(GlyphCNN(), "lora:4")
+
+
+def test_the_vector_is_row_major_and_in_order() -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2))
+    with torch.no_grad():
+        model[0].weight.copy_(torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
+        model[0].bias.copy_(torch.tensor([5.0, 6.0]))
+    assert read_vector(model, ["0.weight", "0.bias"]).tolist() == [1, 2, 3, 4, 5, 6]
+    assert read_vector(model, ["0.bias", "0.weight"]).tolist() == [5, 6, 1, 2, 3, 4]
+
+
+def test_what_is_written_is_read_back_bit_for_bit() -> None:
+    model, names = GlyphCNN(), ["head.weight", "head.bias"]
+    vector = np.random.default_rng(0).normal(size=(FEATURES + 1) * 10).astype(np.float32)
+    body = model.get_parameter("body.0.0.weight").detach().clone()
+    write_vector(model, names, vector)
+    assert read_vector(model, names).tobytes() == vector.tobytes()
+    assert torch.equal(model.get_parameter("body.0.0.weight"), body)
+
+
+def test_a_read_vector_is_a_copy() -> None:
+    model = GlyphCNN()
+    before = read_vector(model, ["head.bias"])
+    before[:] = 7
+    assert not (read_vector(model, ["head.bias"]) == 7).any()
+
+
+def test_a_vector_of_the_wrong_length_is_refused() -> None:
+    with pytest.raises(InvalidInput, match="10 coordinates"):
+        write_vector(GlyphCNN(), ["head.bias"], np.zeros(11, dtype=np.float32))
