@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,7 +23,7 @@ class _JsonLines(logging.Formatter):
 
 
 @contextmanager
-def logging_to(folder: Path, *, verbose: bool = False) -> Iterator[None]:
+def logging_to(folder: Path, *, verbose: bool = False) -> Generator[None]:
     """Append what this package logs to ``folder/log.jsonl`` for as long as the context lasts."""
     logger = logging.getLogger(__package__.partition(".")[0] if __package__ else None)
     handler = logging.FileHandler(folder / "log.jsonl", encoding="utf-8")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -42,7 +43,7 @@ def _digits() -> DataSet:
     """1,797 handwritten digits, 8 x 8 pixels of 0..16 (UCI, Alpaydin & Kaynak 1998, CC BY 4.0)."""
     from sklearn.datasets import load_digits
 
-    bunch = load_digits()
+    bunch: Any = load_digits()
     return DataSet(
         name="sklearn:digits",
         x=np.asarray(bunch.images, dtype=np.float32),
@@ -55,7 +56,7 @@ def _breast_cancer() -> DataSet:
     """569 patients, 30 features of cell nuclei (UCI, Wolberg et al. 1993, CC BY 4.0)."""
     from sklearn.datasets import load_breast_cancer
 
-    bunch = load_breast_cancer()
+    bunch: Any = load_breast_cancer()
     return DataSet(
         name="sklearn:breast_cancer",
         x=np.asarray(bunch.data, dtype=np.float32),

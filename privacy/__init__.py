@@ -1,1 +1,1 @@
-"""Sampling, clipping, noise, accounting and the ledger: the only room that may make a privacy claim."""
+"""Sampling, clipping, noise, accounting, ledger: the only room that makes a privacy claim."""

@@ -15,7 +15,7 @@ from dp_accounting import privacy_accountant
 from dp_accounting.pld import PLDAccountant
 
 from ..core.errors import InvalidInput, NotBuiltYet
-from ..core.mechanism import MechanismSpec, Relation
+from ..core.mechanism import MechanismSpec, Relation, Unit
 
 INTERVAL = 1e-3
 """Discretization of the privacy loss; 1e-4 changes epsilon by about 1e-3 (notes/privacy.md, 5)."""
@@ -57,7 +57,7 @@ def calibrate(
     batch_cap: int = 0,
     public_records: int = 0,
 ) -> float:
-    """Return the smallest noise multiplier (rounded up to 1e-4) that keeps ``steps`` within epsilon.
+    """Return the smallest noise multiplier, rounded up to 1e-4, that keeps steps within epsilon.
 
     ``public_records`` is the dataset size that truncated sampling needs. Raises
     ``InvalidInput`` when no noise multiplier below 10,000 is enough.
@@ -107,7 +107,7 @@ def _event(key: _Key) -> events.DpEvent:
 
 
 def _relation(specs: Iterable[MechanismSpec]) -> Relation:
-    kinds = {(spec.unit, spec.relation) for spec in specs}
+    kinds: set[tuple[Unit, Relation]] = {(spec.unit, spec.relation) for spec in specs}
     if len(kinds) > 1:
         raise InvalidInput(
             "mechanisms of different units or neighbouring relations cannot be composed",

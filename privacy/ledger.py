@@ -11,7 +11,7 @@ import json
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -196,7 +196,7 @@ class Ledger:
 
 
 @contextmanager
-def open_readonly(path: Path) -> Iterator[sqlite3.Connection]:
+def open_readonly(path: Path) -> Generator[sqlite3.Connection]:
     """Open a ledger for reading; raises ``MissingInput`` or ``LedgerTampered``."""
     if not path.is_file():
         raise MissingInput(f"no ledger at {path}", cure="name a ledger file or a run directory")

@@ -121,7 +121,7 @@ def simulation_of(plan: Plan) -> Simulation:
 def assemble(
     plan: Plan, records: Mapping[str, SiteData], factory: ModelFactory, folder: Path
 ) -> Consortium:
-    """Return the consortium with its keys, ledgers and spools under ``folder`` (made or reopened)."""
+    """Return the consortium; its keys, ledgers and spools are made or reopened in ``folder``."""
     keys = folder / "keys" / "private"
     coordinator = load_or_create(keys / "coordinator.pem")
     sigma = noise_multiplier(plan)

@@ -14,7 +14,7 @@ RoundCallback = Callable[[Release], object]
 
 @dataclass(slots=True)
 class Listener:
-    """Does nothing but call ``on_round``; the command line's live view answers to the same calls."""
+    """Calls ``on_round`` and nothing else; the command line's live view overrides the rest."""
 
     on_round: RoundCallback | None = None
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ from ..server.drive import Task
 from ..server.models_out import read_vector_file, write_vector_file, write_whole_model
 from ..server.publish import publish_run
 from ..server.result import SCHEMA, history_of, read_result, sites_of, versions, write_result
-from ..server.store import Release, Store
+from ..server.store import Store
 from ..strategies.base import Strategy
 from ..strategies.catalog import strategy_for
 from ._flwr import context_of

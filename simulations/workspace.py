@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ def run_identity(plan: Plan, *, custom: bool) -> str:
 
 
 @contextmanager
-def workspace(folder: Path, plan: Plan, *, resume: bool) -> Iterator[Path]:
+def workspace(folder: Path, plan: Plan, *, resume: bool) -> Generator[Path]:
     """Hold ``folder`` for one run; raises ``OutputExists`` when it may not be used.
 
     A folder with anything in it is refused without ``resume``; a folder that another process

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..core.layout import Layout, Vector
 
-State = dict[str, NDArray[np.generic]]
+State = dict[str, NDArray[Any]]
 """Everything a strategy remembers, as named arrays, stored with every round.
 
 The key ``released`` (d,) float32, when present, is the model to release in place of the last
