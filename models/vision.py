@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from .preprocess import PixelScale
 
 FEATURES = 64  # what the head reads
-FEATURE_NORM = 1.0  # L2 norm of every feature vector: with it the head's gradient is bounded
+FEATURE_NORM = 2.0  # L2 norm of every feature vector: it bounds the gradient of the head
 LARGEST_PIXEL = 16.0
 
 
