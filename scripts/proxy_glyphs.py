@@ -77,7 +77,7 @@ def _blocks(image: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def noisy_head(
-    x: Floats, y: Labels, setting: Setting, sigma: float, learning_rate: float, seed: int
+    x: Floats, y: Labels, setting: Setting, sigma: float, rate: float, *, seed: int
 ) -> Floats:
     """Return the (10, features + 1) head that DP-SGD finds: the mean of the last half of rounds.
 
@@ -96,7 +96,7 @@ def noisy_head(
         norms = np.linalg.norm(error, axis=1) * np.linalg.norm(x[take], axis=1)
         error *= np.minimum(1, CLIP / np.maximum(norms, 1e-9))[:, None]
         step = error.T @ x[take] / normaliser + noise * rng.standard_normal(head.shape)
-        head = head + learning_rate * step
+        head = head + rate * step
         kept.append(head)
     return np.mean(kept[setting.rounds // 2 :], axis=0)
 
@@ -107,7 +107,7 @@ def accuracies(x: Floats, y: Labels, setting: Setting, sigma: float, rate: float
     for split in range(SPLITS):
         order = np.random.default_rng(1000 + split).permutation(len(x))
         train, test = order[:TRAIN], order[TRAIN : TRAIN + TEST]
-        head = noisy_head(x[train], y[train], setting, sigma, rate, split)
+        head = noisy_head(x[train], y[train], setting, sigma, rate, seed=split)
         found.append(float(((x[test] @ head.T).argmax(axis=1) == y[test]).mean()))
     return np.array(found)
 
@@ -124,10 +124,9 @@ def main() -> None:
     model = open_model(ModelRef(name="collegium:glyph-cnn", task="classification", classes=classes))
     untouched = evaluate(model, task("classification"), images, labels)["accuracy"]
     print(f"open model untouched: {untouched:.4f} of {len(labels)}")
+    trunk = torch.nn.Sequential(model.get_submodule("preprocess"), model.get_submodule("body"))
     with torch.no_grad():
-        features = model.get_submodule("body")(
-            model.get_submodule("preprocess")(torch.from_numpy(images))
-        )
+        features = trunk(torch.from_numpy(images))
     x = np.concatenate([features.numpy(), np.ones((len(images), 1))], axis=1)
     print("rounds rate  lr   epsilon 3: median min   no noise   epsilon 1: median min")
     for setting in SETTINGS:
@@ -135,9 +134,12 @@ def main() -> None:
             three, one, none = (
                 accuracies(x, labels, setting, sigma, rate) for sigma in (*setting.sigmas, 0.0)
             )
-            print(f"{setting.rounds:6d} {setting.rate:4.1f} {rate:3.0f}   {np.median(three):.3f} "
-                  f"{three.min():.3f}   {np.median(none):.3f}   {np.median(one):.3f} {one.min():.3f}",
-                  flush=True)  # fmt: skip
+            print(
+                f"{setting.rounds:6d} {setting.rate:4.1f} {rate:3.0f}   "
+                f"{np.median(three):.3f} {three.min():.3f}   {np.median(none):.3f}   "
+                f"{np.median(one):.3f} {one.min():.3f}",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

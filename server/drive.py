@@ -115,14 +115,12 @@ class Drive:
         if task.plan.evaluation.origin != "public":
             return {}
         self._meet_missing()
+        until = time.time() + task.plan.rounds.deadline_s
         pending: dict[str, str] = {}
         for site, node in self._nodes.items():
-            request = self._invitation(site, 0, 1, _digest(vector), time.time()).seal(
-                task.key, base
-            )
-            pending[self._push(request, node, "evaluate")] = site
+            request = self._invitation(site, round=0, attempt=1, base=_digest(vector), until=until)
+            pending[self._push(request.seal(task.key, base), node, "evaluate")] = site
         found: dict[str, dict[str, float]] = {}
-        until = time.time() + task.plan.rounds.deadline_s
         while pending and time.time() < until:
             for message in self._pull(list(pending)):
                 site = pending.pop(message.metadata.reply_to_message_id)
@@ -167,7 +165,12 @@ class Drive:
             if site not in self._nodes:
                 continue  # invited when it is seen
             invitation = self._invitation(
-                site, action.round, action.attempt, opened.base_sha256, action.closes_at, look
+                site,
+                round=action.round,
+                attempt=action.attempt,
+                base=opened.base_sha256,
+                until=action.closes_at,
+                look=look,
             )
             sealed = invitation.seal(task.key, base)
             opened.bytes_down += sealed.size_bytes
@@ -296,7 +299,7 @@ class Drive:
             return None
 
     def _invitation(
-        self, site: str, round: int, attempt: int, base: str, until: float, look: bool = False
+        self, site: str, *, round: int, attempt: int, base: str, until: float, look: bool = False
     ) -> Invitation:
         return Invitation(
             job=self._task.store.job,

@@ -78,7 +78,9 @@ def run_baselines(
         spec = replace(
             specs[name], normaliser=max(1.0, specs[name].sampling_rate * len(data.train_y))
         )
-        return _train_and_measure(plan, data, spec, f"local:{name}", records.test, factory)
+        return _train_and_measure(
+            plan, data, spec, label=f"local:{name}", test=records.test, factory=factory
+        )
 
     def pooled() -> dict[str, float]:
         data = _pool(list(records.by_site.values()))
@@ -88,7 +90,9 @@ def run_baselines(
             noise_multiplier=0.0,
             normaliser=any_spec.sampling_rate * len(data.train_y),
         )
-        return _train_and_measure(plan, data, spec, "pooled", records.test, factory)
+        return _train_and_measure(
+            plan, data, spec, label="pooled", test=records.test, factory=factory
+        )
 
     with ThreadPoolExecutor(workers, initializer=prepare) as pool:
         all_records = pool.submit(pooled)
@@ -102,6 +106,7 @@ def _train_and_measure(
     plan: Plan,
     data: SiteData,
     spec: MechanismSpec,
+    *,
     label: str,
     test: PublicSet,
     factory: ModelFactory,

@@ -165,7 +165,9 @@ class _Run:
             vector, reports = self._train(consortium, records, store, strategy)
             model_sha256 = write_vector_file(self._folder, vector, consortium.layout)
             privacy = self._privacy(consortium, store.job)
-            values = self._values(records, consortium, store, vector, reports, privacy)
+            values = self._values(
+                records, consortium, store, vector=vector, reports=reports, privacy=privacy
+            )
             values["model_sha256"] = model_sha256
         finally:
             consortium.close()
@@ -249,6 +251,7 @@ class _Run:
         records: Records,
         consortium: Consortium,
         store: Store,
+        *,
         vector: Vector,
         reports: dict[str, dict[str, float]],
         privacy: dict[str, Any] | None,
