@@ -46,9 +46,9 @@ app = ClientApp()
 
 @app.train("empty")
 def answer_empty(message: Message, context: Context) -> Message:
-    """Return the received vector plus one: all that is measured is the engine."""
-    del context
-    return _reply(message, _vector(message) + np.float32(1))
+    """Return a fresh vector and do nothing else: what is measured is the engine."""
+    client = int(context.node_config["partition-id"])
+    return _reply(message, np.full(EMPTY_PARAMETERS, client, dtype=np.float32))
 
 
 @app.train("cnn")
@@ -64,7 +64,7 @@ def make_server(case: Case, on_round: OnRound) -> ServerApp:
     @server.main()
     def main(grid: Grid, context: Context) -> None:
         del context
-        vector = np.zeros(case.parameters, dtype=np.float32)
+        vector = first_model(case.parameters)
         for number in range(1, case.rounds + 1):
             vector = one_round(grid, case, vector)
             on_round(number)
@@ -158,6 +158,11 @@ def _flat(model: nn.Module) -> Vector:
     from torch.nn.utils import parameters_to_vector
 
     return parameters_to_vector(model.parameters()).detach().numpy()
+
+
+def first_model(size: int) -> Vector:
+    """Return (size,) small numbers: an all-zero CNN would pass back no gradients."""
+    return np.random.default_rng(0).normal(0.0, 0.02, size).astype(np.float32)
 
 
 def _vector(message: Message) -> Vector:

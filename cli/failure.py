@@ -49,8 +49,10 @@ def _translate(error: BaseException) -> CollegiumError:
         return error
     if isinstance(error, click.ClickException):
         context = getattr(error, "ctx", None)
-        cure = f"`{context.command_path} --help` shows how" if context else ""
-        return UsageError(error.format_message(), cure=cure)
+        what, _, guess = error.format_message().partition(" Did you mean ")
+        cures = [f"did you mean {guess.rstrip('?')}?"] if guess else []
+        cures += [f"`{context.command_path} --help` shows how"] if context else []
+        return UsageError(what, cure=" ".join(cures))
     if isinstance(error, KeyboardInterrupt | click.Abort):
         return Interrupted("Interrupted", cure="a run continues with --resume and the same --out")
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):

@@ -34,7 +34,7 @@ def command(folder: Path, as_json: bool) -> None:
 
 
 def _template(name: str) -> str:
-    return (resources.files(__package__) / "templates" / name).read_text(encoding="utf-8")
+    return (resources.files(f"{__package__}") / "templates" / name).read_text(encoding="utf-8")
 
 
 def _write_new(texts: dict[Path, str]) -> None:

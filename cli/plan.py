@@ -83,7 +83,7 @@ def _print(plan: Plan, forecast: Forecast) -> None:
     console = Console(highlight=False)
     console.print(Text(plan.consortium, style="bold"), Text(forecast.plan_sha256[:23], "dim"))
     console.print(_facts(_about(plan, forecast)))
-    console.print(Padding(_sites(forecast), (1, 0)))
+    console.print(_sites(forecast))
     console.print(_facts(_costs(plan, forecast)))
     for note in forecast.notes:
         console.print(Padding(Text(f"Note: {note}", style="yellow"), (1, 0, 0, 0)))
@@ -158,8 +158,8 @@ def _costs(plan: Plan, forecast: Forecast) -> Iterator[tuple[str, str]]:
     yield (
         "Bytes",
         (
-            f"{_size(forecast.bytes_up)} up ({plan.codec.name}) and {_size(forecast.bytes_down)} down "
-            f"per site and round; {_size(forecast.bytes_total)} in all"
+            f"{_size(forecast.bytes_up)} up ({plan.codec.name}) and {_size(forecast.bytes_down)} "
+            f"down per site and round; {_size(forecast.bytes_total)} in all"
         ),
     )
     yield (

@@ -1,4 +1,4 @@
-"""The verbs of the command line, in the order of the help page; each is imported when it is used."""
+"""The verbs of the command line, in the order of the help page; imported when used."""
 
 from __future__ import annotations
 
@@ -97,26 +97,33 @@ class Verbs(click.Group):
                 formatter.write_dl([(name, verb.help) for name, verb in verbs.items()])
 
 
-def unbuilt(name: str, help_text: str, words: Sequence[str] = ()) -> click.Command:
-    """Return a command that takes anything and answers 69: designed, not in this version."""
+class Unbuilt(click.Command):
+    """A verb of the design that takes any words and answers 69."""
 
-    def refuse(words: tuple[str, ...]) -> None:
-        del words
-        context = click.get_current_context()
+    def invoke(self, ctx: click.Context) -> None:
+        """Raise ``NotBuiltYet``."""
         raise NotBuiltYet(
-            f"`{context.command_path}` is not built yet",
+            f"`{ctx.command_path}` is not built yet",
             why="It is part of the design, not of this version",
             cure="`collegium --help` lists the verbs that work",
         )
 
-    follow = f" {'|'.join(words)}" if words else ""
-    return click.Command(
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write what one will type."""
+        words = " ".join([ctx.command_path, self.epilog or "..."])
+        formatter.write_paragraph()
+        with formatter.indentation():
+            formatter.write_text(f"Not built yet: answers 69.\n\n\b\nExample:\n  {words}")
+
+
+def unbuilt(name: str, help_text: str, words: Sequence[str] = ()) -> click.Command:
+    """Return a command that takes anything and answers 69: designed, not in this version."""
+    return Unbuilt(
         name,
-        callback=refuse,
         params=[click.Argument(["words"], nargs=-1, type=click.UNPROCESSED)],
         context_settings={"ignore_unknown_options": True},
-        help=f"{help_text}\n\nNot built yet: answers 69.\n\n{example(f'{name}{follow} ...')}",
-        short_help=help_text,
+        help=help_text,
+        epilog="|".join(words),
     )
 
 

@@ -49,6 +49,13 @@ class Key:
         """Return whether the file must hold this key."""
         return self.default is None
 
+    @property
+    def meaning(self) -> str:
+        """Return what the key is for, in one sentence without its full stop."""
+        inner = key_table(self.hint)
+        first = (inner.__doc__ or "").partition("\n")[0] if inner else ""
+        return self.about.text or first.rstrip(".")
+
     def allowed(self) -> str:
         """Return in words which values the key takes."""
         return allowed_values(self.hint, self.about)
@@ -65,11 +72,16 @@ def homes_of(kind: type) -> Mapping[str, str]:
     """Return for each key inside a file's tables the advice to write it there."""
     homes: dict[str, list[str]] = {}
     for table in keys_of(kind).values():
-        inner = item_table(table.hint) or (table.hint if is_dataclass(table.hint) else None)
+        inner = key_table(table.hint)
         heading = f"[[{table.name}]]" if item_table(table.hint) else f"[{table.name}]"
-        for name in keys_of(cast("type", inner)) if inner else ():
+        for name in keys_of(inner) if inner else ():
             homes.setdefault(name, []).append(heading)
     return {name: f"it belongs in {' or '.join(found)}" for name, found in homes.items()}
+
+
+def key_table(hint: Any) -> type | None:
+    """Return the dataclass that a key's table or tables become, None for a plain value."""
+    return item_table(hint) or (cast("type", hint) if is_dataclass(hint) else None)
 
 
 def item_table(hint: Any) -> type | None:
@@ -87,7 +99,8 @@ def choices_of(hint: Any, note: About) -> tuple[str, ...]:
 def allowed_values(hint: Any, note: About) -> str:
     """Return in words which values a type with these limits takes."""
     if choices := choices_of(hint, note):
-        return "one of " + ", ".join(f'"{choice}"' for choice in choices)
+        start = "a list of " if get_origin(hint) is tuple else "one of "
+        return start + ", ".join(f'"{choice}"' for choice in choices)
     if hint in (int, float):
         noun = "a whole number" if hint is int else "a number"
         return " ".join([noun, *_limits_in_words(note)])
@@ -100,13 +113,13 @@ def allowed_values(hint: Any, note: About) -> str:
 def limit_fault(note: About, value: float) -> str:
     """Return which limit a number breaks, or '' when it breaks none."""
     if note.low is not None and value < note.low:
-        return f"below {note.low:.15g}"
+        return f"below {_number(note.low)}"
     if note.above is not None and value <= note.above:
-        return f"not above {note.above:.15g}"
+        return f"not above {_number(note.above)}"
     if note.high is not None and value > note.high:
-        return f"above {note.high:.15g}"
+        return f"above {_number(note.high)}"
     if note.below is not None and value >= note.below:
-        return f"not below {note.below:.15g}"
+        return f"not below {_number(note.below)}"
     return ""
 
 
@@ -142,13 +155,17 @@ def table_heading(heading: str, name: str) -> str:
     return f"[{heading.strip('[]')}.{inner}]" if heading else f"[{inner}]"
 
 
+def _number(value: float) -> str:
+    return str(int(value)) if float(value).is_integer() else f"{value:.15g}"
+
+
 def _limits_in_words(note: About) -> Iterator[str]:
     if note.low is not None and note.high is not None:
-        yield f"from {note.low:.15g} to {note.high:.15g}"
+        yield f"from {_number(note.low)} to {_number(note.high)}"
         return
     ends = [("of at least", note.low), ("above", note.above)]
     ends += [("at most", note.high), ("below", note.below)]
-    if words := " and ".join(f"{word} {end:.15g}" for word, end in ends if end is not None):
+    if words := " and ".join(f"{word} {_number(end)}" for word, end in ends if end is not None):
         yield words
 
 

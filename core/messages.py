@@ -8,6 +8,8 @@ covers both. No seed is a field of any message.
 from __future__ import annotations
 
 import json
+import math
+import re
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 
@@ -18,6 +20,9 @@ from .digest import canonical_bytes, sha256_hex
 from .signing import pae
 
 MAX_HEADER_BYTES = 16_384
+
+_JOB = re.compile(r"[0-9a-z-]{1,64}")
+"""A job's id names files on both sides, so nothing that could be a path may be one."""
 
 DECLINE_CODES = frozenset(
     f"policy-{rule}"
@@ -97,6 +102,8 @@ class Header:
         for name, field in known.items():
             if not _TYPES[str(field.type)](values[name]):
                 raise BadMessage("schema")
+        if not _JOB.fullmatch(values["job"]):
+            raise BadMessage("schema")
         return cls(**values)._checked()
 
     def _checked(self) -> Self:
@@ -119,7 +126,10 @@ def claimed_site(sealed: Sealed) -> str:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    """Finite alone: one NaN in a peer's figures would make a whole run's files unwritable."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return abs(value) < 2**53
+    return isinstance(value, float) and math.isfinite(value)
 
 
 def _is_numbers(value: Any) -> bool:
@@ -130,7 +140,7 @@ def _is_numbers(value: Any) -> bool:
 
 _TYPES = {
     "str": lambda value: isinstance(value, str),
-    "int": lambda value: isinstance(value, int) and not isinstance(value, bool),
+    "int": lambda value: type(value) is int and abs(value) < 2**53,
     "bool": lambda value: isinstance(value, bool),
     "float": _is_number,
     "dict[str, float]": _is_numbers,

@@ -16,6 +16,8 @@ Bounds = tuple[float, float]
 Task = Literal["classification", "multilabel", "regression", "survival", "segmentation"]
 Codec = Literal["float32", "bf16", "int8"]
 
+MIN_DELTA = 1e-12
+"""Below this the accountant's truncated tail would count for more than delta itself."""
 MAX_EPSILON = 100.0
 """Above this the likelihood ratio e**epsilon exceeds 1e43: the word privacy no longer applies."""
 
@@ -234,7 +236,7 @@ class Privacy:
         metadata=about(
             "Probability that the epsilon guarantee fails; below one over the largest site's "
             "public_records",
-            low=1e-15,
+            low=MIN_DELTA,
             below=1,
         ),
     )
@@ -296,7 +298,9 @@ class Simulation:
     """What the simulator alone reads; real coordinators and sites refuse to honour it."""
 
     dataset: str = field(
-        metadata=about("Data set that plays the sites' records", form='like "sklearn:digits"')
+        metadata=about(
+            "Data set that plays the sites' records", form='a name, like "sklearn:digits"'
+        )
     )
     split: str = field(
         default="dirichlet:0.5",

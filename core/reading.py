@@ -159,7 +159,7 @@ class Reader:
 
     def _refuse(self, key: Key, place: str, what: str, cure: str = "") -> object:
         cure = cure or f"write {key.allowed()}"
-        self.problems.append(Problem(where=place, what=what, why=key.about.text, cure=cure))
+        self.problems.append(Problem(where=place, what=what, why=key.meaning, cure=cure))
         return HOLE
 
 
@@ -203,8 +203,7 @@ def _missing(key: Key, heading: str) -> Problem:
         place, cure = f"[[{key.name}]]", f"add at least one table [[{key.name}]]"
     else:
         place, cure = where_is(heading, key.name), f"write {key.name} = {key.allowed()}"
-    why = key.about.text or "The file cannot be understood without it"
-    return Problem(where=place, what="is missing", why=why, cure=cure)
+    return Problem(where=place, what="is missing", why=key.meaning, cure=cure)
 
 
 def _text_fault(key: Key, value: str) -> str:

@@ -7,6 +7,7 @@ import binascii
 import json
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from .digest import canonical_bytes
 from .errors import InvalidInput, MissingInput, OutputExists, Refused
+from .files import sync_folder
 
 FINGERPRINT_PREFIX = "ed25519:"
 IN_TOTO = "application/vnd.in-toto+json"
@@ -37,16 +39,24 @@ def save_private(key: Ed25519PrivateKey, path: Path) -> None:
         serialization.NoEncryption(),
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    try:  # O_EXCL with the mode: at no moment does the file exist with wider rights
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    partial = path.with_name(path.name + ".partial")
+    partial.unlink(missing_ok=True)
+    # O_EXCL with the mode: at no moment does the file exist with wider rights
+    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
+        stream.write(pem)
+        stream.flush()
+        os.fsync(stream.fileno())
+    try:
+        _name_once(partial, path)
     except FileExistsError:
         raise OutputExists(
             f"the key file {path.name} exists",
             why="a lost private key cannot be made again",
             cure="move it away or choose another name",
         ) from None
-    with os.fdopen(handle, "wb") as stream:
-        stream.write(pem)
+    finally:
+        partial.unlink(missing_ok=True)
+    sync_folder(path.parent)
 
 
 def save_public(key: Ed25519PublicKey, path: Path) -> None:
@@ -84,7 +94,8 @@ def load_public(path: Path) -> Ed25519PublicKey:
 def load_or_create(path: Path) -> Ed25519PrivateKey:
     """Return the private key at ``path``, made there when there is none yet."""
     if not path.exists():
-        save_private(generate_key(), path)
+        with suppress(OutputExists):  # another process made it just now: then that is the key
+            save_private(generate_key(), path)
     return load_private(path)
 
 
@@ -184,6 +195,18 @@ def open_envelope(
 
 def _signature(entry: object) -> bytes:
     return base64.b64decode(cast("Mapping[str, str]", entry)["sig"], validate=True)
+
+
+def _name_once(partial: Path, path: Path) -> None:
+    """Give a whole file its name; raises ``FileExistsError``, a rename would overwrite."""
+    try:
+        os.link(partial, path)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links
+        if path.exists():
+            raise FileExistsError(path) from None
+        partial.rename(path)
 
 
 def _pem(path: Path) -> bytes:

@@ -12,7 +12,7 @@ from . import forms
 from .errors import InvalidSiteFile, Problem
 from .fields import about, homes_of, shown
 from .mechanism import Budget, Relation, Unit
-from .plan import MAX_EPSILON
+from .plan import MAX_EPSILON, MIN_DELTA
 from .reading import Reader, apply_rules
 from .toml_file import read_toml
 
@@ -72,7 +72,7 @@ class PolicySection:
         )
     )
     delta: float = field(
-        metadata=about("Largest delta at which that is counted", low=1e-15, below=1)
+        metadata=about("Largest delta at which that is counted", low=MIN_DELTA, below=1)
     )
     unit: Unit = field(
         default="record", metadata=about("Whose presence is protected: one record or one patient")

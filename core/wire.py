@@ -7,7 +7,6 @@ shape or type. ``client`` and ``server`` turn these records into Flower's and ba
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 
 from .messages import BadMessage, Sealed
@@ -15,29 +14,26 @@ from .messages import BadMessage, Sealed
 SEAL, VECTOR, PAYLOAD = "seal", "vector", "payload"
 
 _MAGIC = b"\x93NUMPY\x01\x00"
-_HEADER = re.compile(
-    rb"\{'descr': '\|u1', 'fortran_order': False, 'shape': \((\d{1,12}),\), \} *\n"
-)
 
 
 def to_npy(data: bytes) -> bytes:
     """Return ``data`` as a version 1.0 ``.npy`` file of shape (len(data),), dtype uint8."""
-    text = f"{{'descr': '|u1', 'fortran_order': False, 'shape': ({len(data)},), }}".encode()
-    padding = -(len(_MAGIC) + 2 + len(text) + 1) % 64
-    header = text + b" " * padding + b"\n"
-    return _MAGIC + len(header).to_bytes(2, "little") + header + data
+    return _npy_header(len(data)) + data
 
 
 def from_npy(raw: bytes) -> bytes | None:
-    """Return the array's bytes, or None when ``raw`` is anything but such a file, exactly."""
+    """Return the array's bytes, or None when ``raw`` is anything but ``to_npy`` of them."""
     start = len(_MAGIC) + 2
-    if not raw.startswith(_MAGIC) or len(raw) < start:
-        return None
     end = start + int.from_bytes(raw[len(_MAGIC) : start], "little")
-    match = _HEADER.fullmatch(raw[start:end])
-    if match is None or len(raw) - end != int(match[1]):
+    if len(raw) < end or raw[:end] != _npy_header(len(raw) - end):
         return None
     return raw[end:]
+
+
+def _npy_header(size: int) -> bytes:
+    text = f"{{'descr': '|u1', 'fortran_order': False, 'shape': ({size},), }}".encode()
+    line = text + b" " * (-(len(_MAGIC) + 2 + len(text) + 1) % 64) + b"\n"
+    return _MAGIC + len(line).to_bytes(2, "little") + line
 
 
 def from_records(
@@ -46,7 +42,9 @@ def from_records(
     """Return the signed bytes of a message; raises ``BadMessage`` for any other form."""
     if set(configs) != {SEAL} or set(arrays) != {VECTOR} or set(arrays[VECTOR]) != {PAYLOAD}:
         raise BadMessage("schema")
-    header, signature = configs[SEAL].get("header"), configs[SEAL].get("signature")
+    if set(configs[SEAL]) != {"header", "signature"}:
+        raise BadMessage("schema")
+    header, signature = configs[SEAL]["header"], configs[SEAL]["signature"]
     if not isinstance(header, bytes) or not isinstance(signature, bytes):
         raise BadMessage("schema")
     payload = from_npy(arrays[VECTOR][PAYLOAD])

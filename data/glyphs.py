@@ -80,6 +80,7 @@ def _fonts(source: Source) -> tuple[str, ...]:
 
 def _redraw(way: Skeleton, count: int, rng: Generator) -> Points:
     """Return ``count`` versions of one skeleton, as unsteady as a hand: (count, POINTS, 2)."""
+    # Of the height; a pen stroke has few control points, in a font every point is one.
     wobble = 0.05 if len(way.control) < POINTS else 0.004
     moved = way.control + _normal(rng, wobble, count, *way.control.shape)
     points = np.einsum("pk,nkc->npc", way.spline, moved, optimize=True)
@@ -99,6 +100,7 @@ def _distort(points: Points, rng: Generator) -> Points:
         wave = _normal(rng, frequency, count, 2, 2)
         phase = rng.uniform(0, 2 * np.pi, (count, 1, 2)).astype(np.float32)
         points = points + _normal(rng, 0.04, count, 1, 2) * np.sin(points @ wave + phase)
+    # radians, and columns per row; people slant to the right
     angle, slant = _normal(rng, 0.12, count), _normal(rng, 0.22, count) - np.float32(0.1)
     cos, sin = np.cos(angle), np.sin(angle)
     turn = np.stack([cos, sin, -sin + slant * cos, cos + slant * sin], axis=1).reshape(-1, 2, 2)

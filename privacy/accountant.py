@@ -20,6 +20,9 @@ from ..core.mechanism import MechanismSpec, Relation, Unit
 INTERVAL = 1e-3
 """Discretization of the privacy loss; 1e-4 changes epsilon by about 1e-3 (notes/privacy.md, 5)."""
 
+LEAST_NOISE = 0.2
+"""Calibration never goes below this: with hardly any noise the accounting takes minutes."""
+
 _RELATIONS = {
     "add-or-remove-one": privacy_accountant.NeighboringRelation.ADD_OR_REMOVE_ONE,
     "replace-one": privacy_accountant.NeighboringRelation.REPLACE_ONE,
@@ -47,6 +50,7 @@ def epsilon_of(spend: Spend, delta: float) -> float:
     return _epsilon(used, _relation(spec for spec, _ in spend), delta)
 
 
+@lru_cache(maxsize=256)
 def calibrate(
     *,
     epsilon: float,
@@ -67,13 +71,14 @@ def calibrate(
     def spent(noise_multiplier: float) -> float:
         return _epsilon((((noise_multiplier, sampling_rate, batch_cap), steps),), relation, delta)
 
-    low, high = 0.0, 1.0
+    low, high = LEAST_NOISE, 1.0
     while spent(high) > epsilon:
         low, high = high, high * 2
         if high > 10_000:
             raise InvalidInput(
                 f"no noise multiplier keeps {steps} steps within epsilon {epsilon:g}",
-                why=f"even 10,000 is not enough at delta {delta:g}",
+                why=f"even 10,000 is not enough at delta {delta:g}, as far as the accountant's"
+                f" resolution ({INTERVAL:g}) can tell",
                 cure="raise epsilon or delta, or take fewer rounds",
             )
     while high - low > 1e-4:

@@ -9,6 +9,8 @@ from ..core.mechanism import MechanismSpec
 TAIL = 40.0
 """Nats: an honest update exceeds the bound with probability below 2 exp(-40) per step."""
 
+_ROUNDING = 1 + 1e-6  # an update is float32: its norm may round up to above the exact bound
+
 
 def update_norm_bound(
     spec: MechanismSpec, *, size: int, public_records: int, learning_rate: float
@@ -22,4 +24,5 @@ def update_norm_bound(
     n, q = public_records, spec.sampling_rate
     batch = min(float(n), n * q + math.sqrt(2 * n * q * (1 - q) * TAIL) + TAIL / 3)
     noise = spec.noise_multiplier * (math.sqrt(size) + math.sqrt(2 * TAIL))
-    return learning_rate * spec.steps * spec.clip_norm * (batch + noise) / spec.normaliser
+    step = spec.clip_norm * (batch + noise) / spec.normaliser
+    return _ROUNDING * learning_rate * spec.steps * step

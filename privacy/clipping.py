@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -57,6 +57,9 @@ class OpacusClipper:
         total = torch.zeros(self._size, dtype=torch.float64)
         if len(x) == 0:
             return total.numpy()
+        orderly = [
+            module.register_forward_pre_hook(_contiguous) for module in self._model.modules()
+        ]
         hooks = GradSampleHooks(self._model, loss_reduction="sum", strict=False)
         try:
             for start in range(0, len(x), self._chunk):
@@ -64,6 +67,8 @@ class OpacusClipper:
                 total += self._clip(self._gradients(x[part], y[part]), clip_norm)
         finally:
             hooks.cleanup()
+            for handle in orderly:
+                handle.remove()
         return total.numpy()
 
     def _gradients(self, x: Tensor, y: Tensor) -> Tensor:
@@ -90,3 +95,11 @@ class OpacusClipper:
         norms = gradients.norm(dim=1)
         factors = (clip_norm / norms.clamp_min(1e-12)).clamp_max(1.0)
         return factors @ gradients
+
+
+def _contiguous(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Lay a layer's inputs out row by row: Opacus unfolds any other layout wrongly, in silence."""
+    del module
+    return tuple(
+        value.contiguous() if isinstance(value, Tensor) else value for value in inputs
+    )

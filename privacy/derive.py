@@ -47,13 +47,13 @@ def mechanism(
     return MechanismSpec(
         unit=privacy.unit,
         relation=privacy.relation,
-        clip_norm=privacy.clip_norm,
-        noise_multiplier=noise_multiplier,
+        clip_norm=float(privacy.clip_norm),
+        noise_multiplier=float(noise_multiplier),
         sampler="poisson",
-        sampling_rate=privacy.sampling_rate,
-        normaliser=privacy.sampling_rate * site.public_records,
+        sampling_rate=float(privacy.sampling_rate),
+        normaliser=float(privacy.sampling_rate * site.public_records),
         steps=plan.rounds.local_steps,
         batch_cap=privacy.batch_cap,
-        delta=privacy.delta,
+        delta=float(privacy.delta),
         trainable_digest=trainable_digest,
     )

@@ -37,6 +37,9 @@ CREATE TRIGGER IF NOT EXISTS entries_no_update BEFORE UPDATE ON entries
   BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
 CREATE TRIGGER IF NOT EXISTS entries_no_delete BEFORE DELETE ON entries
   BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
+CREATE TRIGGER IF NOT EXISTS entries_in_order BEFORE INSERT ON entries
+  WHEN NEW.seq IS NOT (SELECT coalesce(max(seq), -1) + 1 FROM entries)
+  BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
 """
 
 
@@ -281,9 +284,16 @@ def _body(entry: LedgerEntry) -> dict[str, Any]:
 
 
 def _entry(seq: int, prev: str, body: str, digest: str, signature: bytes) -> LedgerEntry:
-    values = cast(dict[str, Any], json.loads(body))
-    if values["spec"] is not None:
-        values["spec"] = MechanismSpec(**values["spec"])
-    if values["budget"] is not None:
-        values["budget"] = Budget(**values["budget"])
-    return LedgerEntry(seq=seq, prev=prev, hash=digest, signature=signature, **values)
+    try:
+        values = cast(dict[str, Any], json.loads(body))
+        if values["spec"] is not None:
+            values["spec"] = MechanismSpec(**values["spec"])
+        if values["budget"] is not None:
+            values["budget"] = Budget(**values["budget"])
+        return LedgerEntry(seq=seq, prev=prev, hash=digest, signature=signature, **values)
+    except (ValueError, KeyError, TypeError):
+        raise LedgerTampered(
+            f"ledger entry {seq} is well hashed but is no entry of this version",
+            why="another program wrote it, or it was forged without the site's key",
+            cure="verify the ledger with the site's public key",
+        ) from None

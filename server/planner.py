@@ -1,7 +1,8 @@
 """Resolve a plan's names, calibrate its noise, and say what it will spend and send.
 
 Reads no records and no weights and imports no torch. Work is counted, not timed: minutes depend on
-the machine, so the only time given is the bound that the deadlines set.
+the machine, so the only time given is the bound that the deadlines set. The accountant is imported
+when it is needed: it takes a second.
 """
 
 from __future__ import annotations
@@ -12,14 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..core.codec import codec
-from ..core.errors import InvalidPlan
+from ..core.errors import InvalidInput, InvalidPlan, Problem
 from ..core.mechanism import MechanismSpec
-from ..core.plan import Plan, SiteRef
+from ..core.plan import Plan
 from ..core.plan_file import examine_plan
 from ..core.plan_tables import in_file_order
 from ..core.reading import apply_rules
 from ..models import registry
-from ..privacy.accountant import calibrate, epsilon_of
+from ..privacy.accountant import epsilon_of
+from ..privacy.derive import mechanism, noise_multiplier
 from .plan_names import RULES, require_built
 
 
@@ -44,8 +46,9 @@ class Forecast:
     and ``epsilon`` None, without privacy. ``bytes_up`` and ``bytes_down`` are payload bytes per
     site and round. ``noise_share`` is the expected L2 norm of the noise in one combined step, and
     ``noise_share_alone`` in one step of the smallest site, both as a share of the clip norm, which
-    is the largest norm that the signal can have. ``record_passes`` counts expected records in all batches of all sites;
-    ``longest_minutes`` is the run in which every round closes at its deadline.
+    is the largest norm that the signal can have. ``record_passes`` counts the expected records in
+    all batches of all sites; ``longest_minutes`` is the run in which every round closes at its
+    deadline.
     """
 
     plan_sha256: str
@@ -79,6 +82,10 @@ def check(path: Path) -> Plan:
     if problems := in_file_order(problems + apply_rules(RULES, plan)):
         raise InvalidPlan(str(path), problems)
     require_built(plan)
+    try:
+        _noise(plan)
+    except InvalidPlan as error:
+        raise InvalidPlan(str(path), error.problems) from None
     return plan
 
 
@@ -88,8 +95,11 @@ def resolve(plan: Plan) -> Forecast:
         raise InvalidPlan("Plan(...)", problems)
     require_built(plan)
     size = registry.trainable_size(plan.model)
-    noise = {site.name: noise_multiplier(plan, site) for site in plan.sites}
-    steps = [(mechanism(plan, site, noise[site.name], ""), site) for site in plan.sites]
+    noise = _noise(plan)
+    steps = [
+        (mechanism(plan, site, noise_multiplier=noise, trainable_digest=""), site)
+        for site in plan.sites
+    ]
     spent = {site.name: _epsilon(plan, spec, plan.rounds.count) for spec, site in steps}
     worst = max(steps, key=lambda pair: spent[pair[1].name] or 0.0)[0]
     up, down = codec(plan.codec.name).size_bytes(size), codec("float32").size_bytes(size)
@@ -125,43 +135,15 @@ def resolve(plan: Plan) -> Forecast:
     )
 
 
-def noise_multiplier(plan: Plan, site: SiteRef) -> float:
-    """Return the calibrated noise multiplier of a site, rounded up; 0 without privacy."""
-    privacy = plan.privacy
-    if not privacy.enabled:
-        return 0.0
-    return calibrate(
-        epsilon=privacy.epsilon,
-        delta=privacy.delta,
-        sampling_rate=privacy.sampling_rate,
-        steps=plan.rounds.count * plan.rounds.local_steps,
-        relation=privacy.relation,
-        batch_cap=privacy.batch_cap,
-        public_records=site.public_records if privacy.batch_cap else 0,
-    )
-
-
-def mechanism(
-    plan: Plan, site: SiteRef, noise_multiplier: float, trainable_digest: str
-) -> MechanismSpec:
-    """Return what a site executes in one round; every field is a constant of the plan.
-
-    ``normaliser`` is the expected batch of the public bound, sampling_rate x public_records.
-    """
-    privacy = plan.privacy
-    return MechanismSpec(
-        unit=privacy.unit,
-        relation=privacy.relation,
-        clip_norm=float(privacy.clip_norm),
-        noise_multiplier=float(noise_multiplier),
-        sampler="truncated-poisson" if privacy.batch_cap else "poisson",
-        sampling_rate=float(privacy.sampling_rate),
-        normaliser=float(privacy.sampling_rate * site.public_records),
-        steps=plan.rounds.local_steps,
-        batch_cap=privacy.batch_cap,
-        delta=float(privacy.delta),
-        trainable_digest=trainable_digest,
-    )
+def _noise(plan: Plan) -> float:
+    """Return the plan's noise multiplier; raises ``InvalidPlan`` when no noise is enough."""
+    try:
+        return noise_multiplier(plan)
+    except InvalidInput as error:
+        problem = Problem(
+            where="[privacy] epsilon", what=error.source, why=f"{error.why}", cure=f"{error.cure}"
+        )
+        raise InvalidPlan("Plan(...)", [problem]) from None
 
 
 def _epsilon(plan: Plan, spec: MechanismSpec, rounds: int) -> float | None:

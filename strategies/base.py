@@ -63,7 +63,7 @@ class IterateAverage:
     """
 
     def __init__(self, rounds: int, share: float) -> None:
-        self._first = rounds - int(rounds * share) + 1 if share > 0 else rounds + 1
+        self._first = rounds - int(rounds * share + 1e-9) + 1 if share > 0 else rounds + 1
 
     @staticmethod
     def empty(layout: Layout) -> State:

@@ -1,0 +1,94 @@
+"""How a finished run is summed up in a terminal, and what to type next."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ..server.words import clean, duration, epsilon, size
+
+_SHOWN = ("accuracy", "auc")
+
+
+def show(console: Console, values: Mapping[str, Any], folder: Path) -> None:
+    """Print the figures of one result.json, where the report is, and what to type next."""
+    if len(values["seeds"]) > 1:
+        seeds = ", ".join(str(seed) for seed in values["seeds"])
+        console.print(Text(f"Medians over the seeds {seeds}", style="bold"))
+    console.print(_models(values))
+    facts = Table.grid(padding=(0, 2))
+    facts.add_column(width=10, style="cyan")
+    facts.add_column(overflow="fold")
+    for name, text in _facts(values, folder):
+        facts.add_row(name, text)
+    console.print()
+    console.print(facts)
+
+
+def _models(values: Mapping[str, Any]) -> Table:
+    """The released model against the comparisons, on the metrics that it has."""
+    released = values["global"]["metrics"]
+    names = [name for name in _SHOWN if name in released] or list(released)[:1]
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), show_edge=False)
+    table.add_column("")
+    for name in names:
+        table.add_column(clean(name), justify="right", style="bold")
+    rows = (
+        ("open model, untouched", (values["open_model"] or {}).get("metrics"), "dim"),
+        ("each site alone, mean", (values["local"] or {}).get("metrics_mean"), "dim"),
+        ("federated, released", released, "bold green"),
+        ("pooled, without privacy", (values["pooled"] or {}).get("metrics"), "dim"),
+    )
+    for label, found, style in rows:
+        if found:
+            figures = [f"{found[name]:.3f}" if name in found else "-" for name in names]
+            table.add_row(label, *figures, style=style)
+    return table
+
+
+def _facts(values: Mapping[str, Any], folder: Path) -> Iterator[tuple[str, Text]]:
+    privacy, edge = values["privacy"], values["edge"]
+    if privacy:
+        budget = values.get("epsilon_budget")
+        limit = f" of {budget:g}" if budget else ""
+        spent = epsilon(values["epsilon_max"])
+        yield "epsilon", Text(f"{spent}{limit} at each site, delta {privacy['delta']:g}")
+    else:
+        yield "epsilon", Text("privacy was switched off", style="yellow")
+    if edge:
+        verdict = (
+            Text("verified", style="green")
+            if edge["verified"]
+            else Text(clean(edge.get("reason") or "not verified"), style="red")
+        )
+        shape = f"{clean(edge['recipe'])}, {size(edge['size_bytes'])}"
+        smaller = f"{edge['size_ratio']:.3g} times smaller"
+        agreement = f"agrees with the global model in {edge['agreement']:.1%}"
+        yield "edge", Text(f"{shape}, {smaller}, {agreement}, ").append(verdict)
+    yield "took", Text(f"{duration(values['seconds'])}, {size(values['peak_rss_bytes'])} at most")
+    if values["simulated"]:
+        warning = "noise reproducible, no privacy guarantee" if privacy else "no privacy guarantee"
+        yield "simulated", Text(warning, style="yellow")
+    yield "report", Text(str(folder / "report.html"), style="bold")
+    yield "next", Text("\n".join(_next(values, folder)))
+
+
+def _next(values: Mapping[str, Any], folder: Path) -> Iterator[str]:
+    """What to type next: the bundle on a device, what was spent, an own plan."""
+    inside = folder / "seeds" / str(values["seeds"][0]) if len(values["seeds"]) > 1 else folder
+    bundle, key = (
+        shlex.quote(str(inside / "bundle")),
+        shlex.quote(str(inside / "keys" / "bundle.pub")),
+    )
+    if values["edge"]:
+        allow = " --allow-simulated" if values["simulated"] else ""
+        yield f"collegium edge verify {bundle} --key {key}{allow}"
+    if values["privacy"]:
+        yield f"collegium ledger show {shlex.quote(str(inside))}"
+    yield "collegium init my-study"
