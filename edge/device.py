@@ -94,7 +94,10 @@ def verify_bundle(
     subjects, predicate = _statement(_signed_payload(envelope, trusted, threshold))
     _check_terms(predicate, allow_simulated=allow_simulated, now=now or datetime.now(UTC))
     files = _checked_files(bundle, subjects)
-    session = _session(files)
+    try:
+        session = open_session(files["model.onnx"])
+    except Exception as error:  # the runtime's exceptions have no common base of their own
+        raise DeviceError("MODEL", f"the runtime cannot load it: {type(error).__name__}") from None
     agreement = _selftest(session, files, float(predicate["selftest_min_agreement"]))
     labels = tuple(str(label) for label in json.loads(files["labels.json"])["classes"])
     return Verified(
@@ -117,10 +120,25 @@ def predict(verified: Verified, x: np.ndarray) -> tuple[list[str], np.ndarray]:
         x = x[None]
     if x.shape[1:] != shape or x.dtype.kind not in "fiub" or not np.isfinite(x).all():
         raise DeviceError("BAD INPUT", f"records must be finite numbers of shape {shape}", 65)
-    logits = verified.session.run(None, {given.name: x.astype(np.float32)})[0]
+    logits = infer(verified.session, x)
     shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
     chances = shifted / shifted.sum(axis=1, keepdims=True)
     return [verified.labels[index] for index in chances.argmax(axis=1)], chances
+
+
+def open_session(model: bytes) -> ort.InferenceSession:
+    """Return a session on these ONNX bytes: CPU, one thread, the runtime's warnings hushed."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def infer(session: ort.InferenceSession, x: np.ndarray) -> np.ndarray:
+    """Return the logits (n, classes) of raw records ``x`` (n, ...)."""
+    name = session.get_inputs()[0].name
+    return np.asarray(session.run(None, {name: x.astype(np.float32)})[0])
 
 
 def read_input(path: Path, shape: tuple[int, ...]) -> np.ndarray:
@@ -192,7 +210,7 @@ def _statement(payload: bytes) -> tuple[dict[str, str], dict[str, Any]]:
         subjects = {s["name"]: s["digest"]["sha256"] for s in statement["subject"]}
         known = (statement["_type"], statement["predicateType"])
         plain = all(isinstance(n, str) and PLAIN_NAME.fullmatch(n) for n in names)
-        complete = TERMS <= set(predicate) and float(predicate["selftest_min_agreement"]) >= 0
+        complete = set(predicate) >= TERMS and float(predicate["selftest_min_agreement"]) >= 0
     except (ValueError, KeyError, TypeError, RecursionError):
         raise DeviceError("BAD STATEMENT", "the signed payload is not a statement") from None
     if known != (STATEMENT_TYPE, PREDICATE_TYPE) or not complete:
@@ -234,25 +252,12 @@ def _checked_files(bundle: Path, subjects: dict[str, str]) -> dict[str, bytes]:
     return files
 
 
-def _session(files: dict[str, bytes]) -> ort.InferenceSession:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    try:
-        return ort.InferenceSession(
-            files["model.onnx"], options, providers=["CPUExecutionProvider"]
-        )
-    except Exception as error:  # the runtime's exceptions have no common base of their own
-        raise DeviceError("MODEL", f"the runtime cannot load it: {type(error).__name__}") from None
-
-
 def _selftest(session: ort.InferenceSession, files: dict[str, bytes], least: float) -> float:
     """Return the share of self-test vectors whose answer is the expected one."""
     try:
         vectors = np.load(io.BytesIO(files["selftest.npz"]), allow_pickle=False)
         x, expected = vectors["x"], vectors["labels"]
-        logits = session.run(None, {session.get_inputs()[0].name: x})[0]
+        logits = infer(session, x)
         agreement = float((logits.argmax(axis=1) == expected).mean())
     except Exception as error:  # whatever the runtime raises, the self-test did not pass
         raise DeviceError("SELFTEST", f"it did not run: {type(error).__name__}") from None

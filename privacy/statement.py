@@ -15,6 +15,7 @@ NO_GUARANTEE = "no privacy guarantee: noise reproducible"
 _NOT_COVERED = (
     "facts about the population that hold with or without any single record",
     "the sites' names, public sizes and the time at which they answer",
+    "records of the test parts where the plan declares them public: their metrics carry no noise",
     "a person whose records are held by several sites, unless 'epsilon_if_shared' is read",
     "a site's decision to take part or to sit a round out",
     "data that the open model was trained on before this run",
