@@ -105,38 +105,38 @@ def _trial(
     expected: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Kill one run in its part of the time (seconds), resume it to the end, and compare."""
-    moment, killed = 0.0, False
+    moment, ended = 0.0, None
     for attempt in range(ATTEMPTS):
         shutil.rmtree(out, ignore_errors=True)
         moment = chance.uniform(*part) * SOONER**attempt
-        if killed := _kill_after(command.start(out), moment):
+        if (ended := _kill_after(command.start(out), moment)) is None:
             break
-    stood = _stood(out, out.with_suffix(".look")) if killed else "finished before the kill"
+    where = _stood(out, out.with_suffix(".look"))
+    stood = where if ended is None else f"not killed: it ended by itself with {ended}"
     found = _finish(command.start(out, resume=True), out)
     differs = sorted(key for key in expected if found.get(key) != expected[key])
     return {
         "moment_s": moment,
         "killed_in": stood,
         "exit_code": found["exit_code"],
-        "same": killed and not differs,
+        "same": ended is None and not differs,
         "differs": differs,
     }
 
 
-def _kill_after(process: subprocess.Popen[bytes], moment_s: float) -> bool:
-    """Send SIGKILL after ``moment_s`` seconds; return whether the process was still running.
+def _kill_after(process: subprocess.Popen[bytes], moment_s: float) -> int | None:
+    """Send SIGKILL after ``moment_s`` seconds; return the exit code of a run that ended before.
 
     Its children get no signal of their own until it is dead, as with a real ``kill -9``.
     """
     try:
-        process.wait(moment_s)
-        return False
+        return process.wait(moment_s)
     except subprocess.TimeoutExpired:
         children = _children(process.pid)
         process.kill()
         process.wait()
         end_all(children)
-        return True
+        return None
 
 
 def _finish(process: subprocess.Popen[bytes], out: Path) -> dict[str, Any]:

@@ -22,13 +22,11 @@ def show(console: Console, values: Mapping[str, Any], folder: Path) -> None:
         seeds = ", ".join(str(seed) for seed in values["seeds"])
         console.print(Text(f"Medians over the seeds {seeds}", style="bold"))
     console.print(_models(values))
-    facts = Table.grid(padding=(0, 2))
-    facts.add_column(width=10, style="cyan")
-    facts.add_column(overflow="fold")
-    for name, text in _facts(values, folder):
-        facts.add_row(name, text)
     console.print()
-    console.print(facts)
+    for name, text in _facts(values, folder):
+        for number, line in enumerate(text.split("\n")):
+            label = Text(f"{'' if number else name:<11}", style="cyan")
+            console.print(label.append_text(line), soft_wrap=True)
 
 
 def _models(values: Mapping[str, Any]) -> Table:
@@ -70,7 +68,7 @@ def _facts(values: Mapping[str, Any], folder: Path) -> Iterator[tuple[str, Text]
         shape = f"{clean(edge['recipe'])}, {size(edge['size_bytes'])}"
         smaller = f"{edge['size_ratio']:.3g} times smaller"
         agreement = f"agrees with the global model in {edge['agreement']:.1%}"
-        yield "edge", Text(f"{shape}, {smaller}, {agreement}, ").append(verdict)
+        yield "edge", Text(f"{shape}, {smaller}, {agreement}, ").append_text(verdict)
     yield "took", Text(f"{duration(values['seconds'])}, {size(values['peak_rss_bytes'])} at most")
     if values["simulated"]:
         warning = "noise reproducible, no privacy guarantee" if privacy else "no privacy guarantee"

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 
-from ..core.messages import Sealed
+from ..core.messages import BadMessage, Sealed
 from ..core.wire import PAYLOAD, SEAL, VECTOR, from_records, to_npy
 
 
 def unpack(message: Message) -> Sealed:
     """Return the signed bytes of a Flower message; raises ``BadMessage`` for any other form."""
     content = message.content
+    if set(content) != {SEAL, VECTOR}:
+        raise BadMessage("schema")  # records of any other kind too
     arrays = {
         name: {key: array.data for key, array in record.items()}
         for name, record in content.array_records.items()

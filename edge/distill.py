@@ -86,9 +86,7 @@ def soft_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """
     log_student = functional.log_softmax(student / temperature, dim=1)
     log_teacher = functional.log_softmax(teacher / temperature, dim=1)
-    divergence = functional.kl_div(
-        log_student, log_teacher, log_target=True, reduction="batchmean"
-    )
+    divergence = functional.kl_div(log_student, log_teacher, log_target=True, reduction="batchmean")
     return divergence * temperature**2
 
 

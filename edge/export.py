@@ -7,12 +7,11 @@ import copy
 import io
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator
 from itertools import count
 from typing import Any
 
 import numpy as np
-import onnx
 import torch
 from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, numpy_helper
@@ -49,9 +48,7 @@ def export_onnx(model: nn.Module, sample: NDArray[np.float32]) -> bytes:
         )
     if program is None:
         raise GateFailed("the exporter returned no model")
-    stream = io.BytesIO()
-    program.save(stream)
-    raw = compact(onnx.load_from_string(stream.getvalue())).SerializeToString(deterministic=True)
+    raw = compact(program.model_proto).SerializeToString(deterministic=True)
     _check_against_eager(model, raw, inputs)
     return raw
 
@@ -130,9 +127,8 @@ def _rename(graph: GraphProto) -> None:
     kept = [tensor for tensor in graph.initializer if short(tensor.name) in used]
     for tensor in kept:
         tensor.name = short(tensor.name)
-    graph_constants = list(kept)
     del graph.initializer[:]
-    graph.initializer.extend(graph_constants)
+    graph.initializer.extend(kept)
     for value in (*graph.input, *graph.output):
         value.doc_string = ""
         del value.metadata_props[:]
@@ -153,7 +149,7 @@ def _check_against_eager(model: nn.Module, raw: bytes, inputs: torch.Tensor) -> 
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def _quiet() -> Generator[None]:
     """Hush the exporter: its progress lines are no result, its warnings concern its own code."""
     onnx_log = logging.getLogger("torch.onnx")
     script_log = logging.getLogger("onnxscript")

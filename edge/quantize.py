@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Literal
 
@@ -109,14 +109,14 @@ class _Calibration(CalibrationDataReader):
             x[start : start + CALIBRATION_BATCH] for start in range(0, len(x), CALIBRATION_BATCH)
         )
 
-    def get_next(self) -> dict[str, NDArray[np.float32]] | None:
-        """Return the next feed, or None at the end."""
+    def get_next(self) -> dict[str, NDArray[np.float32]]:
+        """Return the next feed; an empty one ends the calibration."""
         batch = next(self.batches, None)
-        return None if batch is None else {INPUT: batch}
+        return {} if batch is None else {INPUT: batch}
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def _quiet() -> Generator[None]:
     """Hush the quantizer's advice on the root logger; its errors are exceptions."""
     previous = logging.root.manager.disable
     logging.disable(logging.WARNING)

@@ -105,7 +105,8 @@ class Admission:
             decline = Decline.open(reply, member.public_key)
         except BadMessage:
             return None  # not a decline: it is judged as an update
-        if (decline.job, decline.site, decline.round) != (expected.job, site, expected.round):
+        given = (decline.job, decline.site, decline.round, decline.attempt)
+        if given != (expected.job, site, expected.round, expected.attempt):
             return refuse("round", "the decline answers another invitation")
         return refuse(decline.code, "declined by the site")
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from collegium.cli.main import run
 from collegium.core.plan import Plan
 from collegium.core.signing import load_or_create

@@ -5,12 +5,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from rich.console import Console
+
 from collegium.cli.lines import PlainLines
 from collegium.cli.live import LiveView
 from collegium.cli.view import Clock, View, view_for
 from collegium.core.plan import Plan
 from collegium.server.store import Release
-from rich.console import Console
 
 MakePlan = Callable[..., Plan]
 
@@ -22,7 +23,7 @@ def release(number: int, plan: Plan, **changes: Any) -> Release:
         "model_sha256": "sha256:00",
         "prev_sha256": "sha256:00",
         "sites": names,
-        "epsilon_by_site": {name: 0.1 * number for name in names},
+        "epsilon_by_site": dict.fromkeys(names, 0.1 * number),
         "bytes_up": 7610,
         "bytes_down": 13_078,
         "metrics": {"accuracy": 0.5},

@@ -30,18 +30,20 @@ class Desk:
             layout=self.layout, codec=self.codec, members=self.members, learning_rate=1.0
         )
 
-    def update(self, site: str = "s0", vector: np.ndarray | None = None, **changes: Any) -> Sealed:
+    def update(
+        self, signer: str = "s0", *, vector: np.ndarray | None = None, **changes: Any
+    ) -> Sealed:
         """A signed update."""
         from collegium.core.mechanism import spec_digest
 
         if vector is None:
             vector = np.full(self.layout.size, 0.01, dtype=np.float32)
         values: dict[str, Any] = {
-            "job": JOB, "site": site, "round": 3, "attempt": 1, "base_sha256": BASE,
-            "layout": self.layout.digest, "spec": spec_digest(self.members[site].spec),
+            "job": JOB, "site": signer, "round": 3, "attempt": 1, "base_sha256": BASE,
+            "layout": self.layout.digest, "spec": spec_digest(self.members[signer].spec),
             "ledger_head": "", "codec": self.codec.name, "metrics": {},
         }  # fmt: skip
-        return Update(**values | changes).seal(self.keys[site], self.codec.encode(vector))
+        return Update(**values | changes).seal(self.keys[signer], self.codec.encode(vector))
 
     def code(self, reply: Sealed, site: str = "s0") -> str:
         """The verdict's code; an update comes along if and only if it is ok."""

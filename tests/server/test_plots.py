@@ -1,6 +1,7 @@
 """The figures' geometry, worked out by hand."""
 
 import pytest
+
 from collegium.server.plots import Level, Series, Value, ceiling, comparison, curves
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from collegium.core.errors import InvalidInput, MissingInput
 from collegium.server.report import render, write_report
 from collegium.server.result import combine

@@ -1,6 +1,7 @@
 """Figures as people read them."""
 
 import pytest
+
 from collegium.server.words import clean, duration, epsilon, general, size
 
 
