@@ -97,7 +97,7 @@ class LiveView(View):
 
     def progress(self, what: str, share: float) -> None:
         """Show how far a long step is."""
-        self._what, self._share = what, share
+        self._what, self._share = what, share or None
 
     # --- drawing --------------------------------------------------------------------------------
 

@@ -35,16 +35,14 @@ def command(run: Path, out: Path, key: Path | None, as_json: bool) -> None:
     found = publish_simulated(run, out=out, key=key)
     if as_json:
         click.echo(json.dumps(found, ensure_ascii=False))
-    else:
-        click.echo(
-            f"{out}: {found['recipe']}, {size(found['size_bytes'])}, "
-            f"agrees with the global model in {found['agreement']:.1%}"
-        )
     if not found["verified"]:
         raise GateFailed(
             f"the edge model did not pass its gate: {found.get('reason') or 'not verified'}",
-            cure="see the parity table of the bundle; the plan's [edge] table holds the limits",
+            why="agreement or accuracy is below the limits in the plan's [edge] table",
+            cure="give the student more rounds or another shape, or agree on other limits",
         )
     if not as_json:
-        public = "the key's public half" if key else run / "keys" / "bundle.pub"
-        click.echo(f"Next: collegium edge verify {out} --key {public}")
+        agreement = f"agrees with the global model in {found['agreement']:.1%}"
+        click.echo(f"{out}: {found['recipe']}, {size(found['size_bytes'])}, {agreement}")
+        public = "PUBLIC.pem" if key else run / "keys" / "bundle.pub"
+        click.echo(f"Next: collegium edge verify {out} --key {public} --allow-simulated")

@@ -161,25 +161,30 @@ def _resumable(words: Sequence[str]) -> Generator[None]:
         yield
     except KeyboardInterrupt:
         raise Interrupted(
-            "Interrupted", why="every finished round is kept", cure=f"to go on, type: {again}"
+            "Interrupted", why="Every finished round is kept", cure=f"type {again} to go on"
         ) from None
     except Interrupted as error:
-        raise Interrupted(error.what, why=error.why, cure=f"to go on, type: {again}") from None
+        raise Interrupted(error.what, why=error.why, cure=f"type {again} to go on") from None
 
 
 @contextmanager
 def _logging(console: Console, flags: RunFlags) -> Generator[None]:
-    """Show log lines above the view (with --json on stderr) when --verbose asks for them."""
-    if not flags.verbose:
-        yield
-        return
-    handler = _ConsoleHandler(console, stderr=flags.as_json)
+    """Show log lines above the view (with --json on stderr), but only when --verbose asks.
+
+    Nothing else may print them: libraries put handlers on the root logger, which would write
+    into the live table.
+    """
     logger = logging.getLogger(f"{__package__}".partition(".")[0])
-    logger.addHandler(handler)
+    handler = _ConsoleHandler(console, stderr=flags.as_json) if flags.verbose else None
+    before, logger.propagate = logger.propagate, False
+    if handler:
+        logger.addHandler(handler)
     try:
         yield
     finally:
-        logger.removeHandler(handler)
+        logger.propagate = before
+        if handler:
+            logger.removeHandler(handler)
 
 
 class _ConsoleHandler(logging.Handler):

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ..server.words import clean, duration, epsilon, size
+from ..server.words import clean, duration, epsilon, shrinkage, size
 
 _SHOWN = ("accuracy", "auc")
 
@@ -59,16 +59,15 @@ def _facts(values: Mapping[str, Any], folder: Path) -> Iterator[tuple[str, Text]
         yield "epsilon", Text(f"{spent}{limit} at each site, delta {privacy['delta']:g}")
     else:
         yield "epsilon", Text("privacy was switched off", style="yellow")
-    if edge:
-        verdict = (
-            Text("verified", style="green")
-            if edge["verified"]
-            else Text(clean(edge.get("reason") or "not verified"), style="red")
-        )
+    if edge and edge["verified"]:
         shape = f"{clean(edge['recipe'])}, {size(edge['size_bytes'])}"
-        smaller = f"{edge['size_ratio']:.3g} times smaller"
+        smaller = shrinkage(edge["size_ratio"])
         agreement = f"agrees with the global model in {edge['agreement']:.1%}"
-        yield "edge", Text(f"{shape}, {smaller}, {agreement}, ").append_text(verdict)
+        line = Text(f"{shape}, {smaller}, {agreement}, ")
+        yield "edge", line.append("verified", style="green")
+    elif edge:
+        reason = clean(edge.get("reason") or "no candidate passed the gate")
+        yield "edge", Text(f"no bundle: {reason}", style="red")
     yield "took", Text(f"{duration(values['seconds'])}, {size(values['peak_rss_bytes'])} at most")
     if values["simulated"]:
         warning = "noise reproducible, no privacy guarantee" if privacy else "no privacy guarantee"
@@ -84,7 +83,7 @@ def _next(values: Mapping[str, Any], folder: Path) -> Iterator[str]:
         shlex.quote(str(inside / "bundle")),
         shlex.quote(str(inside / "keys" / "bundle.pub")),
     )
-    if values["edge"]:
+    if values["edge"] and values["edge"]["verified"]:
         allow = " --allow-simulated" if values["simulated"] else ""
         yield f"collegium edge verify {bundle} --key {key}{allow}"
     if values["privacy"]:

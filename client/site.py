@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import math
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,11 +14,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from ..core.codec import codec
 from ..core.digest import sha256_hex
-from ..core.errors import CollegiumError, OverBudget, Verdict, refuse
+from ..core.errors import CollegiumError, InvalidInput, OverBudget, Verdict, refuse
 from ..core.layout import Vector
 from ..core.mechanism import MechanismSpec, spec_digest
 from ..core.messages import BadMessage, Decline, Hello, Invitation, Report, Sealed, Update
 from ..core.plan import Plan
+from ..data.checks import check
 from ..data.site_data import SiteData
 from ..privacy.bounds import update_norm_bound
 from ..privacy.ledger import Ledger
@@ -60,10 +63,20 @@ class Site:
         step_bound: float,
         now: Callable[[], float] = time.time,
     ) -> None:
-        """``step_bound`` bounds how far one round moves the global model (L2 norm)."""
+        """``step_bound`` bounds how far one round moves the global model (L2 norm).
+
+        Raises ``InvalidInput`` for records that would make the site's answers depend on them.
+        """
+        ref = plan.site(identity.name)
+        if problems := check(
+            data, classes=len(plan.model.classes), public_records=ref.public_records
+        ):
+            raise InvalidInput(f"the records of site '{identity.name}'", problems)
+        self._lock = threading.Lock()  # two answers to one question would be two draws of noise
         self.name, self._key = identity.name, identity.key
         self._coordinator = identity.coordinator
         self._plan, self._spec, self._data = plan, spec, data
+        self._plan_digest = plan.digest
         self._trainer, self._policy = trainer, policy
         self._ledger, self._spool, self._noise = ledger, spool, noise
         self._now = now
@@ -75,7 +88,7 @@ class Site:
         self._update_bound = update_norm_bound(
             spec,
             size=trainer.layout.size,
-            public_records=plan.site(self.name).public_records,
+            public_records=ref.public_records,
             learning_rate=plan.rounds.local_learning_rate,
         )
 
@@ -85,7 +98,7 @@ class Site:
         return Hello(
             job=asked.job,
             site=self.name,
-            plan=self._plan.digest,
+            plan=self._plan_digest,
             nonce=asked.nonce,
             ledger_head=self._ledger.head,
         ).seal(self._key)
@@ -98,9 +111,10 @@ class Site:
         """
         invitation = Invitation.open(request, self._coordinator)
         try:
-            verdict, base = self._admit(invitation, request.payload)
-            if verdict.ok:
-                return self._stored(invitation) or self._spend_and_train(invitation, base)
+            with self._lock:
+                verdict, base = self._admit(invitation, request.payload)
+                if verdict.ok:
+                    return self._stored(invitation) or self._spend_and_train(invitation, base)
         except OverBudget as error:
             verdict = refuse("budget", str(error))
         except (CollegiumError, BadMessage) as error:
@@ -124,30 +138,41 @@ class Site:
         ).seal(self._key)
 
     def evaluate(self, request: Sealed) -> Sealed:
-        """Answer with the metrics of the given model on this site's public test part."""
+        """Answer with the metrics of the given model on this site's public test part.
+
+        Raises ``BadMessage`` for a question that is not the coordinator's or holds no model.
+        """
         asked = Invitation.open(request, self._coordinator)
-        if asked.plan != self._plan.digest or asked.site != self.name:
+        if asked.plan != self._plan_digest or asked.site != self.name:
             raise BadMessage("plan")
-        if len(request.payload) != 4 * self._trainer.layout.size:
-            raise BadMessage("shape")
-        vector = np.frombuffer(request.payload, dtype="<f4").astype(np.float32, copy=False)
+        verdict, vector = read_base(
+            asked,
+            request.payload,
+            self._trainer.layout,
+            open_sha256=self._open_sha256,
+            norm_bound=math.inf,
+        )
+        if not verdict.ok:
+            raise BadMessage(verdict.code)
+        with self._lock:
+            metrics = self._metrics(vector)
         return Report(
-            job=asked.job,
-            site=self.name,
-            model_sha256=asked.base_sha256,
-            metrics=self._metrics(vector),
+            job=asked.job, site=self.name, model_sha256=asked.base_sha256, metrics=metrics
         ).seal(self._key)
 
     def _admit(self, invitation: Invitation, payload: bytes) -> tuple[Verdict, Vector]:
         nothing = np.zeros(0, dtype=np.float32)
         if invitation.site != self.name:
             return refuse("roster", "the invitation names another site"), nothing
-        if invitation.plan != self._plan.digest:
+        if invitation.plan != self._plan_digest:
             return refuse("plan", "the invitation names another plan"), nothing
         if not 1 <= invitation.round <= self._plan.rounds.count or invitation.attempt < 1:
             return refuse("round", "the plan has no such round"), nothing
         if self._now() > invitation.deadline:
             return refuse("deadline", "the round is already over"), nothing
+        seen = invitation.site_ledger_head
+        if seen and not self._ledger.knows(seen):
+            return refuse("ledger", "the coordinator has seen entries that are lost here"), nothing
         verdict = self._policy.check(self._plan, self._spec)
         if not verdict.ok:
             return verdict, nothing

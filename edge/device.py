@@ -34,7 +34,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
-PREDICATE_TYPE = "https://collegium.dev/bundle/v1"
+PREDICATE_TYPE = "urn:collegium:bundle:v1"
 SIGNATURE_FILE = "bundle.sig"
 MAX_ENVELOPE_BYTES = 1 << 20
 MAX_FILE_BYTES = 1 << 30
@@ -90,6 +90,8 @@ def verify_bundle(
     """
     if not bundle.is_dir():
         raise DeviceError("MISSING", f"there is no bundle folder {bundle.name}", 66)
+    if not (bundle / SIGNATURE_FILE).is_file():
+        raise DeviceError("BAD SIGNATURE", f"the bundle has no {SIGNATURE_FILE}")
     envelope = _read(bundle / SIGNATURE_FILE, MAX_ENVELOPE_BYTES)
     subjects, predicate = _statement(_signed_payload(envelope, trusted, threshold))
     _check_terms(predicate, allow_simulated=allow_simulated, now=now or datetime.now(UTC))
@@ -118,7 +120,8 @@ def predict(verified: Verified, x: np.ndarray) -> tuple[list[str], np.ndarray]:
     shape = tuple(given.shape[1:])
     if x.shape == shape:
         x = x[None]
-    if x.shape[1:] != shape or x.dtype.kind not in "fiub" or not np.isfinite(x).all():
+    numbers = x.dtype.kind in "fiub" and bool(np.isfinite(x).all())
+    if x.shape[1:] != shape or len(x) == 0 or not numbers:
         raise DeviceError("BAD INPUT", f"records must be finite numbers of shape {shape}", 65)
     logits = infer(verified.session, x)
     shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
@@ -288,8 +291,8 @@ class _Parser(argparse.ArgumentParser):
         self.exit(64, f"{self.prog}: {message}\n")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="device.py", description="Verify a signed bundle, predict with it.")
+def _parser(prog: str) -> argparse.ArgumentParser:
+    parser = _Parser(prog=prog, description="Verify a signed bundle, predict with it.")
     verbs = parser.add_subparsers(dest="verb", required=True)
     for verb, help_text in (("verify", "check a bundle"), ("predict", "verify, then predict")):
         command = verbs.add_parser(verb, help=help_text)
@@ -337,9 +340,9 @@ def _show(answer: dict[str, Any]) -> None:
         print(f"{label}\t{max(chances):.4f}")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one verb and return its exit code."""
-    options = _parser().parse_args(arguments)
+def main(arguments: Sequence[str] | None = None, *, prog: str = "device.py") -> int:
+    """Run one verb and return its exit code; ``prog`` is the name in usage lines."""
+    options = _parser(prog).parse_args(arguments)
     try:
         answer = _run(options)
     except DeviceError as error:

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import platform
-import subprocess
-import sys
-import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,14 +14,13 @@ from typing import Any
 import numpy as np
 import torch
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from numpy.typing import NDArray
 from torch import nn
 
 from ..core.errors import GateFailed, InvalidInput
 from ..core.plan import Plan
-from ..core.signing import save_public
 from ..data.public import PublicSet
 from . import device, papers
+from .apart import verify_apart
 from .bundle import Terms, json_bytes, npz_bytes, require_replaceable, write_bundle
 from .distill import Distillation, distil
 from .export import OPSET, export_onnx
@@ -37,7 +32,6 @@ log = logging.getLogger(__name__)
 
 CALIBRATION, SELFTEST = 512, 32  # records of the transfer set
 SELFTEST_MIN_AGREEMENT = 0.95  # other processors round int8 a little differently
-BLOCKED = ("torch", "onnx", "onnxscript", "collegium", "flwr", "sklearn", "pandas")
 
 Progress = Callable[[str, float], None]
 
@@ -69,11 +63,24 @@ class EdgeResult:
 class _Work:
     """What every step of one stage shares."""
 
-    plan: Plan
     teacher: nn.Module
+    plan: Plan
     inputs: papers.Inputs
+    privacy: Mapping[str, Any]
+    lineage: Mapping[str, Any]
+    simulated: bool
     seed: int
-    progress: Progress = field(default=lambda _name, _share: None)
+    progress: Progress
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Choice:
+    """The candidate that ships, beside all others."""
+
+    model: bytes
+    row: Parity
+    rows: Sequence[Parity]
+    facts: Mapping[str, Any]
 
 
 def make_bundle(
@@ -100,57 +107,37 @@ def make_bundle(
     quotes; ``global_bytes`` is the size of the fp32 global safetensors. ``now`` (default:
     today, UTC) starts the year of validity. Raises ``Refused`` for private data,
     ``InvalidInput`` for a set or student that does not fit, ``OutputExists``. A failed gate is
-    a result with ``verified`` false and a ``reason``.
+    a result with ``verified`` false and a ``reason``: it is the caller's to raise.
     """
     require_replaceable(out)
     work = _Work(
-        plan=plan,
         teacher=teacher,
+        plan=plan,
         inputs=_inputs(transfer, test),
+        privacy=privacy,
+        lineage=lineage,
+        simulated=simulated,
         seed=seed,
         progress=progress or (lambda _name, _share: None),
     )
     student, kind = _student(work)
+    facts = {"student": kind, "parameters": parameter_count(student)}
     candidates = _candidates(work, student)
     rows = _parity(work, candidates)
-    facts = {"student": kind, "parameters": parameter_count(student)}
     try:
-        chosen = choose(rows, plan.edge.recipe)
+        row = choose(rows, plan.edge.recipe)
     except GateFailed as error:
         log.warning("no edge candidate passed: %s", error.why)
-        best = max(rows, key=lambda row: row.agreement)
+        best = max(rows, key=lambda each: each.agreement)
         missed = _result(best, rows, global_bytes, facts)
         return replace(missed, recipe="none", reason=error.why)
-    model = candidates[chosen.recipe]
-    terms = Terms(
-        name=plan.consortium,
-        version=version,
-        created=now or datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0),
-        simulated=simulated,
-        opset=OPSET,
-        lineage=lineage,
-        gate={"ok": True, "recipe": chosen.recipe, "agreement": chosen.agreement},
-        selftest_min_agreement=SELFTEST_MIN_AGREEMENT,
-    )
-    files = _files(work, model, chosen, rows, facts)
-    files["privacy.json"] = json_bytes(
-        papers.privacy_statement(privacy, work.inputs, simulated=simulated)
-    )
-    files["card.md"] = papers.card_text(plan, chosen, rows, simulated=simulated).encode()
-    files["sbom.cdx.json"] = json_bytes(
-        papers.bill_of_materials(plan.consortium, model, work.inputs, lineage)
-    )
+    choice = _Choice(model=candidates[row.recipe], row=row, rows=rows, facts=facts)
+    terms = _terms(work, choice, version=version, created=now or _today())
     work.progress("sign", 0.0)
-    digest = write_bundle(out, files, terms, [key])
-    work.progress("verify", 0.0)
-    reason = verify_apart(out, key, test.x, _labels(model, test.x, plan), simulated=simulated)
-    work.progress("verify", 1.0)
-    return replace(
-        _result(chosen, rows, global_bytes, facts),
-        verified=not reason,
-        reason=reason,
-        bundle_sha256=digest,
-    )
+    digest = write_bundle(out, _files(work, choice), terms, [key])
+    reason = _verify(work, choice, out, key)
+    found = _result(row, rows, global_bytes, facts)
+    return replace(found, verified=not reason, reason=reason, bundle_sha256=digest)
 
 
 def _inputs(transfer: PublicSet, test: PublicSet) -> papers.Inputs:
@@ -214,43 +201,78 @@ def _parity(work: _Work, candidates: dict[str, bytes]) -> list[Parity]:
     return measure(candidates, answers, test.x, test.y, limits)
 
 
-def _files(
-    work: _Work, model: bytes, chosen: Parity, rows: list[Parity], facts: dict[str, Any]
-) -> dict[str, bytes]:
-    """Return the bundle's files but for the papers that state promises."""
-    x = work.inputs.selftest.x.astype(np.float32)
-    logits = device.infer(device.open_session(model), x)
+def _terms(work: _Work, choice: _Choice, *, version: int, created: datetime) -> Terms:
+    return Terms(
+        name=work.plan.consortium,
+        version=version,
+        created=created,
+        simulated=work.simulated,
+        opset=OPSET,
+        lineage=work.lineage,
+        gate={"ok": True, "recipe": choice.row.recipe, "agreement": choice.row.agreement},
+        selftest_min_agreement=SELFTEST_MIN_AGREEMENT,
+    )
+
+
+def _files(work: _Work, choice: _Choice) -> dict[str, bytes]:
+    """Return every file of the bundle but the signature."""
+    plan, inputs, simulated = work.plan, work.inputs, work.simulated
+    x = inputs.selftest.x.astype(np.float32)
+    logits = device.infer(device.open_session(choice.model), x)
+    papers_json = {
+        "labels.json": {"classes": list(plan.model.classes)},
+        "parity.json": _parity_report(work, choice),
+        "privacy.json": papers.privacy_statement(work.privacy, inputs, simulated=simulated),
+        "sbom.cdx.json": papers.bill_of_materials(
+            plan.consortium, choice.model, inputs, work.lineage
+        ),
+    }
+    card = papers.card_text(plan, choice.row, choice.rows, simulated=simulated)
+    return {
+        "model.onnx": choice.model,
+        "card.md": card.encode(),
+        "selftest.npz": npz_bytes(x=x, logits=logits, labels=logits.argmax(axis=1)),
+        **{name: json_bytes(value) for name, value in papers_json.items()},
+    }
+
+
+def _parity_report(work: _Work, choice: _Choice) -> dict[str, Any]:
     edge = work.plan.edge
-    parity = {
+    return {
         "schema": 1,
         "rule": RULE,
         "wanted": edge.recipe,
+        "chosen": choice.row.recipe,
         "limits": {
             "min_agreement": edge.min_agreement,
             "max_accuracy_drop": edge.max_accuracy_drop,
         },
-        "chosen": chosen.recipe,
-        "candidates": [row.row() for row in rows],
+        "candidates": [row.row() for row in choice.rows],
         "sets": work.inputs.origins(),
         "machine": {"architecture": platform.machine(), "processors": os.cpu_count()},
         "leakage_audit": "not run",
-        **facts,
-    }
-    return {
-        "model.onnx": model,
-        "labels.json": json_bytes({"classes": list(work.plan.model.classes)}),
-        "parity.json": json_bytes(parity),
-        "selftest.npz": npz_bytes(x=x, logits=logits, labels=logits.argmax(axis=1)),
+        **choice.facts,
     }
 
 
-def _labels(model: bytes, x: NDArray[np.generic], plan: Plan) -> list[str]:
-    answers = device.infer(device.open_session(model), x.astype(np.float32)).argmax(axis=1)
-    return [plan.model.classes[index] for index in answers]
+def _verify(work: _Work, choice: _Choice, out: Path, key: Ed25519PrivateKey) -> str:
+    """Return '' when a device answers the test part as the file does here, else what went wrong."""
+    work.progress("verify", 0.0)
+    x = work.inputs.parity.x
+    answers = device.infer(device.open_session(choice.model), x.astype(np.float32))
+    labels = [work.plan.model.classes[index] for index in answers.argmax(axis=1)]
+    reason = verify_apart(out, key.public_key(), x, labels, simulated=work.simulated)
+    work.progress("verify", 1.0)
+    return reason
+
+
+def _today() -> datetime:
+    """Return this day's midnight: a bundle made again on the same day has the same terms."""
+    return datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
 
 
 def _result(
-    row: Parity, rows: list[Parity], global_bytes: int, facts: dict[str, Any]
+    row: Parity, rows: Sequence[Parity], global_bytes: int, facts: Mapping[str, Any]
 ) -> EdgeResult:
     return EdgeResult(
         accuracy=row.accuracy,
@@ -263,49 +285,3 @@ def _result(
         bundle_sha256="",
         **facts,
     )
-
-
-def verify_apart(
-    bundle: Path,
-    key: Ed25519PrivateKey,
-    x: NDArray[np.generic],
-    expected: list[str],
-    *,
-    simulated: bool,
-) -> str:
-    """Verify and predict in a fresh process that can import neither torch nor Collegium.
-
-    Raw records ``x`` (n, ...) must get the ``expected`` labels. Returns '' or what went wrong.
-    """
-    script = Path(device.__file__)
-    with tempfile.TemporaryDirectory() as folder:
-        public, records = Path(folder) / "trusted.pub", Path(folder) / "x.npy"
-        save_public(key.public_key(), public)
-        np.save(records, x.astype(np.float32))
-        words = ["predict", str(bundle), str(records), "--key", str(public), "--json"]
-        program = (
-            "import runpy, sys\n"
-            f"sys.modules.update(dict.fromkeys({BLOCKED!r}))\n"  # None: an import of it fails
-            f"sys.argv = {[str(script), *words, *(['--allow-simulated'] if simulated else [])]!r}\n"
-            f"runpy.run_path({str(script)!r}, run_name='__main__')\n"
-        )
-        done = subprocess.run(
-            [sys.executable, "-I", "-c", program],
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-    if done.returncode != 0:
-        log.error("the device refused the bundle: %s %s", done.stdout, done.stderr)
-        return f"the device process ended with {done.returncode}: {_reason(done.stdout)}"
-    if json.loads(done.stdout)["labels"] != expected:
-        return "the device process answered differently"
-    return ""
-
-
-def _reason(stdout: str) -> str:
-    try:
-        return str(json.loads(stdout)["reason"])
-    except (ValueError, KeyError, TypeError):
-        return "no answer"

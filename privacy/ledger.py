@@ -96,6 +96,10 @@ class Ledger:
         """Return the hash of the newest entry."""
         return self._entries[-1].hash
 
+    def knows(self, head: str) -> bool:
+        """Return whether an entry of this ledger has that hash: nothing after it was lost."""
+        return any(entry.hash == head for entry in reversed(self._entries))
+
     def epsilon(self, *, job: str | None = None) -> float:
         """Return epsilon of all reserves on this asset (or of one job), at the budget's delta."""
         return epsilon_of(self.spend(job=job), self.budget.delta)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
+import math
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from flwr.app import Message
+from flwr.app import Array, Message
 from flwr.serverapp import Grid
 
 from ..core.digest import sha256_hex
@@ -22,11 +23,14 @@ from ..core.plan import Plan
 from ..strategies.base import State as StrategyState
 from ..strategies.base import Strategy
 from . import rounds
-from ._flwr import pack, unpack
+from ._flwr import array_of, pack, unpack
 from .admission import Admission, Expected, Member
 from .store import Release, Store
 
 logger = logging.getLogger(__name__)
+
+_PAUSE_S = 0.005  # least pause of a look that found nothing, even where the Grid itself waits
+_ASK_AGAIN_S = 5.0  # before a node whose answer was no good is asked once more who it is
 
 M = TypeVar("M", bound=Header)
 Evaluate = Callable[[Vector], dict[str, float]]
@@ -67,6 +71,7 @@ class _Round:
     opened_at: float = 0.0
     bytes_up: int = 0
     bytes_down: int = 0
+    answered: set[str] = field(default_factory=set[str])
     site_metrics: dict[str, dict[str, float]] = field(default_factory=dict[str, dict[str, float]])
 
 
@@ -80,9 +85,11 @@ class Drive:
 
     def __init__(self, grid: Grid, task: Task) -> None:
         self._grid, self._task = grid, task
+        self._plan_digest, self._layout_digest = task.plan.digest, task.layout.digest
         self._nodes: dict[str, int] = {}
         self._heads: dict[str, str] = {}
         self._asked: dict[int, str] = {}
+        self._ask_again: dict[int, float] = {}
         self._hellos: dict[str, int] = {}
         self._waiting: dict[str, tuple[str, Expected]] = {}
         latest = task.store.latest()
@@ -117,13 +124,20 @@ class Drive:
         self._meet_missing()
         until = time.time() + task.plan.rounds.deadline_s
         pending: dict[str, str] = {}
+        array = array_of(base)
         for site, node in self._nodes.items():
             request = self._invitation(site, round=0, attempt=1, base=_digest(vector), until=until)
-            pending[self._push(request.seal(task.key, base), node, "evaluate")] = site
+            sealed = request.seal(task.key, base)
+            pending[self._push(sealed, node, "evaluate", array)] = site
         found: dict[str, dict[str, float]] = {}
         while pending and time.time() < until:
-            for message in self._pull(list(pending)):
-                site = pending.pop(message.metadata.reply_to_message_id)
+            replies = self._pull(pending)
+            if not replies:
+                self._pause()
+            for message in replies:
+                site = pending.pop(message.metadata.reply_to_message_id, None)
+                if site is None:
+                    continue
                 report = self._opened(Report, site, message)
                 if report is not None and report.model_sha256 == _digest(vector):
                     found[site] = report.metrics
@@ -159,6 +173,7 @@ class Drive:
             if expected.round == action.round
         }
         base = opened.base.astype("<f4").tobytes()
+        array = array_of(base)
         every = task.plan.evaluation.every
         look = every > 0 and action.round > 1 and (action.round - 1) % every == 0
         for site in action.sites:
@@ -180,7 +195,8 @@ class Drive:
                 attempt=action.attempt,
                 base_sha256=opened.base_sha256,
             )
-            self._waiting[self._push(sealed, self._nodes[site], "train")] = (site, expected)
+            message_id = self._push(sealed, self._nodes[site], "train", array)
+            self._waiting[message_id] = (site, expected)
 
     def _fold(self, site: str) -> None:
         task, opened = self._task, self._round
@@ -218,14 +234,22 @@ class Drive:
         events: list[rounds.Event] = []
         if len(state.present) < len(state.rules.roster):
             events += [rounds.SiteSeen(site=site, now=time.time()) for site in self._meet()]
-        for message in self._pull(list(self._waiting)):
-            site, expected = self._waiting.pop(message.metadata.reply_to_message_id)
+        for message in self._pull(self._waiting):
+            found = self._waiting.pop(message.metadata.reply_to_message_id, None)
+            if found is None or found[0] in self._round.answered:
+                continue  # no question of ours, or a second answer: the first one stands
+            site, expected = found
             code = self._judge(site, expected, message)
+            if code == "deadline" and any(site == other for other, _ in self._waiting.values()):
+                continue  # it declined an invitation that has been renewed since
+            self._round.answered.add(site)
             if self._task.on_answer:
                 self._task.on_answer(expected.round, site, code)
             events.append(
                 rounds.Answered(site=site, round=expected.round, code=code, now=time.time())
             )
+        if not events:
+            self._pause()
         return [*events, rounds.TimePassed(now=time.time())]
 
     def _judge(self, site: str, expected: Expected, message: Message) -> str:
@@ -248,28 +272,35 @@ class Drive:
         return rounds.ADMITTED
 
     def _meet_missing(self) -> None:
-        """Meet the sites again before a last question to them (a resumed, finished run)."""
+        """Meet the sites before a last question to them, where no round has (a resumed run)."""
         until = time.time() + self._task.plan.rounds.deadline_s
-        while len(self._nodes) < len(self._task.members) and time.time() < until:
-            self._meet()
+        wanted = 0 if self._nodes else len(self._task.members)
+        while len(self._nodes) < wanted and time.time() < until:
+            if not self._meet():
+                self._pause()
 
     def _meet(self) -> list[str]:
         """Ask unknown nodes who they are; return the roster's sites that have just answered."""
         task = self._task
         for node in self._grid.get_node_ids():
-            if node in self._asked:
+            if node in self._asked and time.monotonic() < self._ask_again.get(node, math.inf):
                 continue
+            self._ask_again.pop(node, None)
             nonce = secrets.token_hex(16)
             question = Hello(
-                job=task.store.job, site="", plan=task.plan.digest, nonce=nonce, ledger_head=""
+                job=task.store.job, site="", plan=self._plan_digest, nonce=nonce, ledger_head=""
             )
             self._asked[node] = nonce
             self._hellos[self._push(question.seal(task.key), node, "query.hello")] = node
         met: list[str] = []
-        for message in self._pull(list(self._hellos)):
-            node = self._hellos.pop(message.metadata.reply_to_message_id)
+        for message in self._pull(self._hellos):
+            node = self._hellos.pop(message.metadata.reply_to_message_id, None)
+            if node is None:
+                continue
             if (site := self._who(node, message)) is not None:
                 met.append(site)
+            else:
+                self._ask_again[node] = time.monotonic() + _ASK_AGAIN_S
         return met
 
     def _who(self, node: int, message: Message) -> str | None:
@@ -284,7 +315,7 @@ class Drive:
         hello = self._opened(Hello, site, message)
         if hello is None or hello.nonce != self._asked[node]:
             return None
-        if hello.plan != self._task.plan.digest:
+        if hello.plan != self._plan_digest:
             logger.warning("site %s has another plan", site)
             return None
         self._nodes[site], self._heads[site] = node, hello.ledger_head
@@ -304,30 +335,28 @@ class Drive:
         return Invitation(
             job=self._task.store.job,
             site=site,
-            plan=self._task.plan.digest,
+            plan=self._plan_digest,
             round=round,
             attempt=attempt,
             base_sha256=base,
-            layout=self._task.layout.digest,
+            layout=self._layout_digest,
             deadline=until,
             nonce=secrets.token_hex(16),
             site_ledger_head=self._heads.get(site, ""),
             evaluate=look,
         )
 
-    def _push(self, sealed: Sealed, node: int, kind: str) -> str:
-        message = Message(pack(sealed), dst_node_id=node, message_type=kind)
+    def _push(self, sealed: Sealed, node: int, kind: str, array: Array | None = None) -> str:
+        message = Message(pack(sealed, array), dst_node_id=node, message_type=kind)
         return next(iter(self._grid.push_messages([message])))
 
-    def _pull(self, ids: list[str]) -> list[Message]:
-        """Return the replies that are there; pause first when there is none."""
-        if not ids:
-            time.sleep(self._task.poll_s)
-            return []
-        replies = list(self._grid.pull_messages(ids))
-        if not replies:
-            time.sleep(self._task.poll_s)
-        return replies
+    def _pull(self, ids: Iterable[str]) -> list[Message]:
+        """Return the replies that are there."""
+        wanted = list(ids)
+        return list(self._grid.pull_messages(wanted)) if wanted else []
+
+    def _pause(self) -> None:
+        time.sleep(max(self._task.poll_s, _PAUSE_S))
 
 
 def _digest(vector: Vector) -> str:

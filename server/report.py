@@ -29,9 +29,10 @@ CANDIDATE = {
     "recipe": ("Recipe", "", ""),
     "accuracy": ("Accuracy", "num", "percent"),
     "agreement": ("Agreement", "num", "percent"),
-    "metric_delta": ("Change, points", "num", "points"),
+    "metric_delta": ("Change of accuracy", "num", "points"),
     "size_bytes": ("Size", "num", "size"),
-    "latency_ratio": ("Time, of fp32", "num", "ratio"),
+    "cpu_ms": ("CPU time", "num", "ms"),
+    "latency_ratio": ("of fp32", "num", "ratio"),
     "verdict": ("Gate", "", ""),
 }
 """The parity table's columns: heading, alignment, format. Other keys stay in result.json."""
@@ -64,6 +65,7 @@ def render(values: Mapping[str, Any]) -> str:
         "size": _or_dash(words.size),
         "duration": _or_dash(words.duration),
         "general": _or_dash(words.general),
+        "shrinkage": words.shrinkage,
         "metric": metric,
         "short": short,
         "name": metric_name,
@@ -153,9 +155,11 @@ def _cell(key: str, value: Any) -> str:
         case "percent":
             return percent(value)
         case "points":
-            return f"{100 * value:+.1f}"
+            return f"{100 * value:+.1f} points"
         case "size":
             return words.size(value)
+        case "ms":
+            return f"{value:.2g} ms"
         case "ratio":
             return f"{value:.2f}\N{MULTIPLICATION SIGN}"
         case _:

@@ -29,6 +29,13 @@ def size(count: float) -> str:
     return f"{count:g} B"
 
 
+def shrinkage(ratio: float) -> str:
+    """Return how a file compares with one ``ratio`` times its size: '18.6 times smaller'."""
+    if ratio >= 1:
+        return f"{ratio:.3g} times smaller"
+    return f"{1 / ratio:.3g} times larger"
+
+
 def duration(seconds: float) -> str:
     """Return seconds as people say them: '1.2 s', '23 s', '4 min 10 s', '2 h 5 min'."""
     if seconds < 10 and seconds % 1:

@@ -7,8 +7,6 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("collegium.edge.stage")
-
 
 def call(*words: object, limit_s: float = 300) -> subprocess.CompletedProcess[str]:
     return subprocess.run(

@@ -8,8 +8,6 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("collegium.edge.stage")
-
 from collegium.cli.main import run
 from collegium.cli.running import RunFlags
 from collegium.core.errors import Interrupted
@@ -160,7 +158,10 @@ def test_interrupted_run_says_what_to_type(
     answer = type_in(*TASK, "--out", tmp_path / "a run", "--seed", 2, *flag)
     assert answer.code == 75
     again = " ".join(["--rounds 2 --seed 2", *flag, "--resume"])
-    assert f"collegium demo --task breast-cancer --out '{tmp_path / 'a run'}' {again}" in answer.err
+    assert (
+        f"type collegium demo --task breast-cancer --out '{tmp_path / 'a run'}' {again} to go on"
+        in answer.err
+    )
 
 
 def test_engine_that_stops_early_says_the_same(

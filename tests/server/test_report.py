@@ -251,8 +251,8 @@ def test_failed_gate_is_said_with_its_reason() -> None:
     values = result()
     values["edge"] |= {"verified": False, "reason": "agreement .90 is below .95"}
     text = read(values).text
-    assert "Not passed: agreement .90 is below .95." in text
-    assert "below .95" in text
+    assert "Not passed: agreement .90 is below .95. There is no bundle." in text
+    assert "no candidate passed the gate" in text
 
 
 def test_several_seeds_show_medians_and_each_seed() -> None:

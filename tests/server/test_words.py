@@ -2,7 +2,7 @@
 
 import pytest
 
-from collegium.server.words import clean, duration, epsilon, general, size
+from collegium.server.words import clean, duration, epsilon, general, shrinkage, size
 
 
 @pytest.mark.parametrize(
@@ -42,3 +42,8 @@ def test_general() -> None:
 
 def test_clean_leaves_no_control_character() -> None:
     assert clean("a\x1b[2Jb\r\n\u202ec") == "a?[2Jb???c"
+
+
+def test_shrinkage_of_a_file_that_grew() -> None:
+    assert shrinkage(18.57) == "18.6 times smaller"
+    assert shrinkage(0.4) == "2.5 times larger"

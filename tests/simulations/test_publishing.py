@@ -6,8 +6,6 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("collegium.edge.stage")
-
 from collegium.core.errors import InvalidInput, MissingInput, NotAvailable, OutputExists
 from collegium.core.plan_file import write_plan
 from collegium.simulations.demo import demo_plan

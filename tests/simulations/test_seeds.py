@@ -7,8 +7,6 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("collegium.edge.stage")
-
 from collegium.core.errors import GateFailed, OutputExists, UsageError
 from collegium.core.plan import Plan
 from collegium.simulations import seeds as module

@@ -1,0 +1,180 @@
+"""The whole stage on the real open model: what is in the bundle, and what is refused."""
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from collegium.core.errors import InvalidInput, OutputExists, Refused
+from collegium.core.plan import ModelRef, Plan, Rounds, SiteRef
+from collegium.core.signing import generate_key
+from collegium.data.glyphs import glyph_set
+from collegium.data.public import PublicSet
+from collegium.edge import stage
+from collegium.edge.apart import verify_apart
+from collegium.edge.stage import make_bundle
+from collegium.models import registry
+
+
+def arguments(plan: Plan, transfer: PublicSet, test: PublicSet, out: Path) -> dict[str, Any]:
+    return {
+        "plan": plan,
+        "transfer": transfer,
+        "test": test,
+        "privacy": {},
+        "lineage": {},
+        "key": generate_key(),
+        "out": out,
+        "global_bytes": 434_992,
+        "simulated": False,
+        "seed": 0,
+    }
+
+
+def read(made: Any, name: str) -> dict[str, Any]:
+    return json.loads((made.folder / name).read_bytes())
+
+
+def test_result_agrees_with_the_bundle(made: Any) -> None:
+    result, parity = made.result, read(made, "parity.json")
+    assert result.verified and result.reason == ""
+    assert (result.recipe, result.student) == ("int8-static", "cnn:tiny")
+    assert result.size_bytes == (made.folder / "model.onnx").stat().st_size
+    assert result.size_ratio == pytest.approx(434_992 / result.size_bytes, abs=1e-3)
+    assert result.size_ratio >= 10
+    assert [row["recipe"] for row in result.candidates] == ["fp32", "int8-static"]
+    assert parity["candidates"] == json.loads(json.dumps(result.candidates))
+    assert parity["chosen"] == result.recipe and "0.1 ms" in parity["rule"]
+    assert list(dict.fromkeys(made.heard)) == [
+        "distil",
+        "export",
+        "quantize",
+        "parity",
+        "sign",
+        "verify",
+    ]
+
+
+def test_every_edge_input_is_named_with_its_origin(made: Any, glyphs: PublicSet) -> None:
+    privacy = read(made, "privacy.json")
+    assert privacy["statement"] == {"epsilon": 3.0} and privacy["simulated"] is True
+    assert set(privacy["edge_inputs"]) == {"transfer", "calibration", "parity", "selftest"}
+    for use in privacy["edge_inputs"].values():
+        assert use["origin"] == "synthetic" and use["sha256"].startswith("sha256:")
+    assert privacy["edge_inputs"]["transfer"]["sha256"] == glyphs.digest
+    assert privacy["edge_inputs"]["parity"]["records"] == 200
+    assert read(made, "parity.json")["sets"] == privacy["edge_inputs"]
+
+
+def test_selftest_holds_transfer_records_only(made: Any, glyphs: PublicSet) -> None:
+    vectors = np.load(io.BytesIO((made.folder / "selftest.npz").read_bytes()))
+    np.testing.assert_array_equal(vectors["x"], glyphs.x[512:544])
+    np.testing.assert_array_equal(vectors["logits"].argmax(1), vectors["labels"])
+
+
+def test_papers(made: Any) -> None:
+    bill = read(made, "sbom.cdx.json")
+    assert (bill["bomFormat"], bill["specVersion"]) == ("CycloneDX", "1.6")
+    names = {component["name"] for component in bill["components"]}
+    assert {"collegium:glyph-cnn", "onnxruntime"} <= names
+    card = (made.folder / "card.md").read_text()
+    assert "no privacy guarantee" in card and "int8-static" in card
+    assert read(made, "labels.json") == {"classes": list("0123456789")}
+
+
+def test_no_path_of_this_machine_travels(made: Any) -> None:
+    words = [str(Path.home()), str(made.folder.parent), str(Path(stage.__file__).parent)]
+    for path in made.folder.iterdir():
+        content = path.read_bytes()
+        assert not [word for word in words if len(word) > 2 and word.encode() in content]
+
+
+def test_a_failed_gate_is_a_result_without_a_bundle(
+    teacher: nn.Module,
+    glyphs: PublicSet,
+    plan_with: Callable[..., Plan],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An untrained student agrees by chance only."""
+    monkeypatch.setattr(stage, "distil", lambda *_, **__: 0.0)
+    out = tmp_path / "bundle"
+    found = make_bundle(teacher, **arguments(plan_with(), glyphs, glyph_set(64, seed=5), out))
+    assert not found.verified and found.recipe == "none" and found.bundle_sha256 == ""
+    assert "agrees with the global model" in found.reason
+    assert len(found.candidates) == 2 and not any(c["verdict"]["ok"] for c in found.candidates)
+    assert not list(tmp_path.iterdir())
+
+
+def test_private_origin_is_refused(
+    teacher: nn.Module, glyphs: PublicSet, plan_with: Callable[..., Plan], tmp_path: Path
+) -> None:
+    test = glyph_set(20, seed=5)
+    for spoilt in ("transfer", "test"):
+        private = PublicSet(name="records", origin="public", x=glyphs.x, y=glyphs.y)
+        object.__setattr__(private, "origin", "private")
+        given = arguments(plan_with(), glyphs, test, tmp_path / "b") | {spoilt: private}
+        with pytest.raises(Refused, match="private"):
+            make_bundle(teacher, **given)
+    assert not list(tmp_path.iterdir())
+
+
+def test_too_little_data_and_foreign_folders(
+    teacher: nn.Module, glyphs: PublicSet, plan_with: Callable[..., Plan], tmp_path: Path
+) -> None:
+    few = PublicSet(name="few", origin="synthetic", x=glyphs.x[:100])
+    with pytest.raises(InvalidInput, match="100 transfer"):
+        make_bundle(teacher, **arguments(plan_with(), few, glyphs, tmp_path / "b"))
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(OutputExists):
+        make_bundle(teacher, **arguments(plan_with(), glyphs, glyphs, tmp_path))
+
+
+def test_tabular_model_ships_itself_in_fp32(tmp_path: Path) -> None:
+    """Rows have no student and no int8: the scaled linear model travels as it is."""
+    bounds = {"age": (0.0, 100.0), "pressure": (60.0, 220.0), "glucose": (40.0, 400.0)}
+    plan = Plan(
+        consortium="clinics",
+        sites=tuple(SiteRef(name=name, public_records=100) for name in ("a", "b")),
+        model=ModelRef(
+            name="tabular:linear", task="classification", classes=("no", "yes"), bounds=bounds
+        ),
+        rounds=Rounds(count=1),
+    )
+    model = registry.build(plan.model)
+    with torch.no_grad():
+        model.head.weight.copy_(torch.tensor([[1.0, -2.0, 0.5], [-1.0, 2.0, -0.5]]))
+    low, high = np.array(list(bounds.values())).T
+    rows = np.random.default_rng(0).uniform(low, high, (700, 3)).astype(np.float32)
+    public = PublicSet(name="rows", origin="synthetic", x=rows)
+    found = make_bundle(model, **arguments(plan, public, public, tmp_path / "bundle"))
+    assert found.verified, found.reason
+    assert (found.recipe, found.student, found.agreement) == ("fp32", "same", 1.0)
+    assert found.accuracy is None
+
+
+def test_verify_apart_reports_what_went_wrong(made: Any, bundle: Path) -> None:
+    public, x = made.key.public_key(), made.test.x[:3]
+    wrong = verify_apart(bundle, public, x, ["9", "9", "9"], simulated=True)
+    assert wrong == "the device process answered differently"
+    refused = verify_apart(bundle, public, x, [], simulated=False)
+    assert "77" in refused and "no privacy guarantee" in refused
+
+
+@pytest.mark.slow
+def test_full_distillation_reaches_the_gate(
+    teacher: nn.Module, plan_with: Callable[..., Plan], tmp_path: Path
+) -> None:
+    """The shipped settings on the shipped model: the plan's own limits, glyphs never seen."""
+    given = arguments(
+        plan_with(), glyph_set(12_000, seed=3), glyph_set(2000, seed=4), tmp_path / "b"
+    )
+    found = make_bundle(teacher, **given)
+    assert found.verified, found.reason
+    assert found.agreement >= 0.95 and found.size_ratio >= 10
