@@ -21,7 +21,6 @@ import psutil
 from fresh import end_all
 
 ATTEMPTS = 3  # a run on a busy machine may end before its kill: it is then begun again
-SOONER = 0.9  # ... and killed so much earlier
 LIMIT_S = 900.0
 
 
@@ -59,9 +58,9 @@ def measure(command: Command, *, count: int, seed: int, keep: Path | None = None
         chance = random.Random(seed)
         trials: list[dict[str, Any]] = []
         for number in range(count):
-            part = (seconds * number / count, seconds * (number + 1) / count)
+            part = (number / count, (number + 1) / count)
             out = scratch / f"run-{number}"
-            trials.append(_trial(command, out, part, chance, expected=expected))
+            trials.append(_trial(command, out, part, chance, seconds=seconds, expected=expected))
             _say(trials[-1], number + 1, count)
             _tidy(out, None if trials[-1]["same"] else keep)
     finally:
@@ -102,15 +101,20 @@ def _trial(
     part: tuple[float, float],
     chance: random.Random,
     *,
+    seconds: float,
     expected: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Kill one run in its part of the time (seconds), resume it to the end, and compare."""
+    """Kill one run in its part of ``seconds``, resume it to the end, and compare.
+
+    ``part`` is where it begins and ends, as shares of the whole.
+    """
     moment, ended = 0.0, None
-    for attempt in range(ATTEMPTS):
+    for _ in range(ATTEMPTS):
         shutil.rmtree(out, ignore_errors=True)
-        moment = chance.uniform(*part) * SOONER**attempt
+        began, moment = time.monotonic(), seconds * chance.uniform(*part)
         if (ended := _kill_after(command.start(out), moment)) is None:
             break
+        seconds = time.monotonic() - began  # the machine has become faster: aim anew
     where = _stood(out, out.with_suffix(".look"))
     stood = where if ended is None else f"not killed: it ended by itself with {ended}"
     found = _finish(command.start(out, resume=True), out)

@@ -91,7 +91,8 @@ def _pretty(error: CollegiumError) -> None:
     cross, arrow = ("✗", "→") if unicode else ("x", "->")
     head = error.message() if not (problems := getattr(error, "problems", ())) else ""
     console.print(Text(f"{cross} ", style="bold red"), end="")
-    console.print(Text(head or error.message().partition("\n")[0], style="bold" * (not head)))
+    title = Text(head or error.message().partition("\n")[0], style="bold" * (not head))
+    console.print(title, soft_wrap=True)  # a command to type must not break in two
     for problem in problems:
         line = Text.assemble((problem.where, "bold cyan"), f"  {problem.what}")
         console.print(Padding(line, (1, 0, 0, 2)))

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import click
 
-from ..core.errors import GateFailed
 from .verbs import example
 
 
@@ -29,18 +28,14 @@ from .verbs import example
 @click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON.")
 def command(run: Path, out: Path, key: Path | None, as_json: bool) -> None:
     """Distil, export, quantize, gate and sign the global model of RUN."""
+    from ..server.result import require_gate
     from ..server.words import size
     from ..simulations.publishing import publish_simulated
 
     found = publish_simulated(run, out=out, key=key)
     if as_json:
         click.echo(json.dumps(found, ensure_ascii=False))
-    if not found["verified"]:
-        raise GateFailed(
-            f"the edge model did not pass its gate: {found.get('reason') or 'not verified'}",
-            why="agreement or accuracy is below the limits in the plan's [edge] table",
-            cure="give the student more rounds or another shape, or agree on other limits",
-        )
+    require_gate({"edge": found})
     if not as_json:
         agreement = f"agrees with the global model in {found['agreement']:.1%}"
         click.echo(f"{out}: {found['recipe']}, {size(found['size_bytes'])}, {agreement}")

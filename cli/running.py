@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from ..core.errors import GateFailed, Interrupted, OutputExists, UsageError
+from ..core.errors import Interrupted, OutputExists, UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -112,21 +112,17 @@ def run_plan(load: Callable[[], Plan], flags: RunFlags, command: Sequence[str]) 
         privacy=False if flags.no_privacy else None,
     )
     console = Console(highlight=False, markup=False)
-    failed: GateFailed | None = None
     view = view_for(console, silent=flags.as_json)
     with _resumable([*command, *flags.typed()]), _logging(console, flags), view:
-        try:
-            _run(plan, flags, view)
-        except GateFailed as error:
-            failed = error
-    from ..server.result import FILE, read_result
+        _run(plan, flags, view)
+    from ..server.result import FILE, read_result, require_gate
 
+    values = read_result(flags.out)
     if flags.as_json:
         click.echo((flags.out / FILE).read_text(encoding="utf-8"), nl=False)
     else:
-        show(console, read_result(flags.out), flags.out)
-    if failed:
-        raise failed
+        show(console, values, flags.out)
+    require_gate(values)
 
 
 def _run(plan: Plan, flags: RunFlags, view: View) -> None:

@@ -23,17 +23,19 @@ class _JsonLines(logging.Formatter):
 
 
 @contextmanager
-def logging_to(folder: Path, *, verbose: bool = False) -> Generator[None]:
+def logging_to(folder: Path) -> Generator[None]:
     """Append what this package logs to ``folder/log.jsonl`` for as long as the context lasts."""
     logger = logging.getLogger(__package__.partition(".")[0] if __package__ else None)
     handler = logging.FileHandler(folder / "log.jsonl", encoding="utf-8")
     handler.setFormatter(_JsonLines())
-    before = logger.level
+    before = logger.level, logger.propagate
     logger.addHandler(handler)
-    logger.setLevel(logging.DEBUG if verbose else logging.INFO)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False  # Flower gives the root logger a handler on stderr
     try:
         yield
     finally:
         logger.removeHandler(handler)
-        logger.setLevel(before)
+        logger.setLevel(before[0])
+        logger.propagate = before[1]
         handler.close()

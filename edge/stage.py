@@ -19,6 +19,7 @@ from torch import nn
 from ..core.errors import GateFailed, InvalidInput
 from ..core.plan import Plan
 from ..data.public import PublicSet
+from ..privacy.origin import require_releasable
 from . import device, papers
 from .apart import verify_apart
 from .bundle import Terms, json_bytes, npz_bytes, require_replaceable, write_bundle
@@ -142,6 +143,8 @@ def make_bundle(
 
 def _inputs(transfer: PublicSet, test: PublicSet) -> papers.Inputs:
     """Name the sets by their use; calibration and self-test are parts of the transfer set."""
+    require_releasable(transfer.origin, "distillation, calibration and self-test")
+    require_releasable(test.origin, "the parity gate")
     needed = CALIBRATION + SELFTEST
     if len(transfer) < needed or len(test) == 0:
         raise InvalidInput(

@@ -22,9 +22,7 @@ def unpack(message: Message) -> Sealed:
 
 def array_of(payload: bytes) -> Array:
     """Return the one flat uint8 array that carries a payload; messages may share it."""
-    return Array(
-        dtype="uint8", shape=(len(payload),), stype="numpy.ndarray", data=to_npy(payload)
-    )
+    return Array(dtype="uint8", shape=(len(payload),), stype="numpy.ndarray", data=to_npy(payload))
 
 
 def pack(sealed: Sealed, array: Array | None = None) -> RecordDict:

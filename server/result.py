@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from ..core.errors import InvalidInput, MissingInput
+from ..core.errors import GateFailed, InvalidInput, MissingInput
 from ..core.files import write_atomic
 from ..core.plan import Plan
 from .store import Release
@@ -101,11 +101,23 @@ def read_result(folder: Path) -> dict[str, Any]:
     return values
 
 
+def require_gate(values: Mapping[str, Any]) -> None:
+    """Raise ``GateFailed`` unless every edge model of a result (one run or several) passed."""
+    for run in values.get("runs") or [values]:
+        edge = run["edge"]
+        if edge and not edge["verified"]:
+            raise GateFailed(
+                f"the edge model did not pass its gate: {edge.get('reason') or 'not verified'}",
+                why="agreement or accuracy is below the limits in the plan's [edge] table",
+                cure="see the parity table in the report; the global model itself is complete",
+            )
+
+
 def combine(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return one result whose figures are medians over several seeds; ``runs`` holds each."""
     merged: dict[str, Any] = _median([dict(run) for run in runs])
     merged["seeds"] = [seed for run in runs for seed in run["seeds"]]
-    merged["seconds"] = sum(run["seconds"] for run in runs)
+    merged["seconds"] = max(run["seconds"] for run in runs)  # each counts from the process start
     merged["peak_rss_bytes"] = max(run["peak_rss_bytes"] for run in runs)
     merged["model_sha256"] = None
     merged["runs"] = [dict(run) for run in runs]

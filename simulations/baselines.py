@@ -94,12 +94,15 @@ def run_baselines(
             plan, data, spec, label="pooled", test=records.test, factory=factory
         )
 
-    with ThreadPoolExecutor(workers, initializer=prepare) as pool:
+    pool = ThreadPoolExecutor(workers, initializer=prepare)
+    try:
         all_records = pool.submit(pooled)
         each = {name: pool.submit(alone, name) for name in specs}
         return Baselines(
             local={name: job.result() for name, job in each.items()}, pooled=all_records.result()
         )
+    finally:
+        pool.shutdown(cancel_futures=True)  # Ctrl-C does not wait for what has not begun
 
 
 def _train_and_measure(

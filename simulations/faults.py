@@ -261,9 +261,7 @@ LIES: Mapping[str, tuple[Lie, str]] = {
     "pickled-array": (_with_records(_bad_npy(_PICKLE)), "payload"),
     "monstrous-array": (
         _with_records(
-            _bad_npy(
-                b"\x93NUMPY\x01\x00" + len(_HUGE_HEADER).to_bytes(2, "little") + _HUGE_HEADER
-            )
+            _bad_npy(b"\x93NUMPY\x01\x00" + len(_HUGE_HEADER).to_bytes(2, "little") + _HUGE_HEADER)
         ),
         "payload",
     ),

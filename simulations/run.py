@@ -16,7 +16,6 @@ from torch import nn
 from ..client.app import make_app
 from ..client.train import Trainer
 from ..core.codec import codec
-from ..core.errors import GateFailed
 from ..core.layout import Vector
 from ..core.logs import logging_to
 from ..core.plan import Plan
@@ -32,7 +31,15 @@ from ..server.app import make_server_app
 from ..server.drive import Task
 from ..server.models_out import read_vector_file, write_vector_file, write_whole_model
 from ..server.publish import publish_run
-from ..server.result import SCHEMA, history_of, read_result, sites_of, versions, write_result
+from ..server.result import (
+    SCHEMA,
+    history_of,
+    read_result,
+    require_gate,
+    sites_of,
+    versions,
+    write_result,
+)
 from ..server.store import Store
 from ..strategies.base import Strategy
 from ..strategies.catalog import strategy_for
@@ -82,6 +89,10 @@ class RunResult:
         write_vector(model, layout.names, vector)
         return model.eval()
 
+    def require_gate(self) -> None:
+        """Raise ``GateFailed`` unless the edge model of this run passed the plan's gate."""
+        require_gate(self.values)
+
     def report(self, path: str | Path) -> Path:
         """Write the run's report, one self-contained HTML file; return its path."""
         from ..server.report import write_report
@@ -106,8 +117,8 @@ def simulate(
     ``sites``, ``model`` and ``strategy`` override the plan and mark the run 'custom, not
     provisionable'. With ``resume`` a missing run is started, an open one continued and a
     finished one left as it is. Noise is seeded: a simulation gives no privacy guarantee.
-    Raises ``InvalidInput``, ``OutputExists``, ``Refused``, ``Interrupted``, and ``GateFailed``
-    when the edge model misses the plan's parity gate (the run is complete all the same).
+    Raises ``InvalidInput``, ``OutputExists``, ``Refused`` and ``Interrupted``. An edge model that
+    misses the plan's parity gate is no error here: ``result.require_gate()`` makes it one.
     """
     if seed is not None:
         plan = with_overrides(plan, seed=seed)
@@ -117,7 +128,8 @@ def simulate(
         Path(out) if out is not None else Path(tempfile.mkdtemp(prefix="collegium-run-")) / "run"
     )
     heard = listener or Listener(on_round=on_round)
-    with workspace(folder, plan, resume=resume), logging_to(folder):
+    identity = run_identity(plan, custom=custom)
+    with workspace(folder, plan, identity=identity, resume=resume), logging_to(folder):
         if not (resume and is_finished(folder)):
             with ResourceMeter() as meter:
                 run = _Run(plan, folder, factory, heard, custom=custom)
@@ -127,13 +139,6 @@ def simulate(
         result = RunResult(folder=folder, values=read_result(folder), factory=factory)
         heard.stage("report")
         result.report(folder / "report.html")
-    edge = result.values["edge"]
-    if edge and not edge["verified"]:
-        raise GateFailed(
-            f"the edge model did not pass its gate: {edge['reason']}",
-            why="agreement or accuracy is below the plan's [edge] limits",
-            cure="see the parity table in report.html; the global model itself is complete",
-        )
     return result
 
 

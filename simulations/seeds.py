@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..core.errors import GateFailed, OutputExists, UsageError
+from ..core.errors import OutputExists, UsageError
 from ..core.plan import Plan
 from ..core.plan_file import with_overrides
 from ..server.report import write_report
@@ -31,30 +31,24 @@ def simulate_seeds(
     """Run ``count`` seeds from the plan's own on, each in ``out/seeds/SEED``; return the medians.
 
     ``on_seed`` hears (seed, number, count) before each. Finished seeds are skipped with
-    ``resume``. Raises as ``simulate``; a ``GateFailed`` of a seed is raised after the last.
+    ``resume``. Raises as ``simulate``.
     """
     if count < 1:
         raise UsageError(f"{count} seeds cannot be run", cure="name at least one with --seeds")
     first = simulation_of(plan).seed
     seeds = range(first, first + count)
     _check(out, [str(seed) for seed in seeds], resume=resume)
-    failed: GateFailed | None = None
     for number, seed in enumerate(seeds, 1):
         if on_seed:
             on_seed(seed, number, count)
-        try:
-            simulate(
-                with_overrides(plan, seed=seed),
-                out=out / FOLDER / str(seed),
-                resume=resume,
-                listener=listener,
-            )
-        except GateFailed as error:
-            failed = failed or error
+        simulate(
+            with_overrides(plan, seed=seed),
+            out=out / FOLDER / str(seed),
+            resume=resume,
+            listener=listener,
+        )
     write_result(out, combine([read_result(out / FOLDER / str(seed)) for seed in seeds]))
     write_report(out, out / "report.html")
-    if failed:
-        raise failed
     return read_result(out)
 
 

@@ -30,11 +30,11 @@ def run_identity(plan: Plan, *, custom: bool) -> str:
 
 
 @contextmanager
-def workspace(folder: Path, plan: Plan, *, resume: bool) -> Generator[Path]:
+def workspace(folder: Path, plan: Plan, *, identity: str, resume: bool) -> Generator[Path]:
     """Hold ``folder`` for one run; raises ``OutputExists`` when it may not be used.
 
-    A folder with anything in it is refused without ``resume``; a folder that another process
-    is running in is refused always.
+    A folder with anything in it is refused without ``resume``; one that another process is
+    running in, or that began as another run than ``identity``, is refused always.
     """
     if folder.is_file():
         raise OutputExists(f"{folder} is a file", cure="name a folder with --out")
@@ -55,11 +55,24 @@ def workspace(folder: Path, plan: Plan, *, resume: bool) -> Generator[Path]:
             cure="wait for it, or choose another --out",
         ) from None
     try:
+        _same_run(folder, identity)
         if not (folder / "plan.toml").is_file():
             write_atomic(folder / "plan.toml", write_plan(plan).encode())
         yield folder
     finally:
         lock.release()
+
+
+def _same_run(folder: Path, identity: str) -> None:
+    begun = load_stage(folder, "begun")
+    if begun is None:
+        save_stage(folder, "begun", {"identity": identity})
+    elif begun["identity"] != identity:
+        raise OutputExists(
+            f"{folder} holds the run of another plan",
+            why="a run continues under the plan, seed and objects that it began with",
+            cure="resume with the same plan and flags, or choose another --out",
+        )
 
 
 def is_finished(folder: Path) -> bool:
