@@ -79,15 +79,20 @@ def compact(model: ModelProto) -> ModelProto:
     The exporter leaves stack traces with file paths in node metadata (torch 2.15); they would
     name the build machine and make the digest depend on it.
     """
-    for holder in (model, model.graph):
+    graph = model.graph
+    for holder in (model, graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
         del holder.metadata_props[:]
         holder.doc_string = ""
+    for node in graph.node:
+        node.name = ""
     model.producer_name, model.producer_version, model.domain = "collegium", "", ""
     model.graph.name = "g"
     del model.functions[:]
     del model.graph.value_info[:]
-    _merge_equal_constants(model.graph)
-    _rename(model.graph)
+    if not any(part.HasField("g") for node in model.graph.node for part in node.attribute):
+        # a branch or loop body refers to outer values by name: such a graph keeps its names
+        _merge_equal_constants(model.graph)
+        _rename(model.graph)
     return model
 
 
@@ -119,8 +124,6 @@ def _rename(graph: GraphProto) -> None:
         return names[name]
 
     for node in graph.node:
-        node.name, node.doc_string = "", ""
-        del node.metadata_props[:]
         node.input[:] = [short(name) for name in node.input]
         node.output[:] = [short(name) for name in node.output]
     used = {name for node in graph.node for name in node.input}
@@ -129,9 +132,6 @@ def _rename(graph: GraphProto) -> None:
         tensor.name = short(tensor.name)
     del graph.initializer[:]
     graph.initializer.extend(kept)
-    for value in (*graph.input, *graph.output):
-        value.doc_string = ""
-        del value.metadata_props[:]
 
 
 def _check_against_eager(model: nn.Module, raw: bytes, inputs: torch.Tensor) -> None:

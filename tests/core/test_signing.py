@@ -7,6 +7,10 @@ import stat
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
 from collegium.core.errors import InvalidInput, MissingInput, OutputExists, Refused
 from collegium.core.signing import (
     fingerprint,
@@ -23,9 +27,6 @@ from collegium.core.signing import (
     sign,
     verify,
 )
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 # RFC 8032, section 7.1: (secret key, public key, message, signature)
 RFC_8032 = [
