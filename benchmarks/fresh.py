@@ -72,6 +72,7 @@ def run_fresh(
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
             env={**os.environ, **(env or {})},
+            start_new_session=True,  # Ray's processes get sessions too, and Linux shares by session
         )
         root = psutil.Process(process.pid)
         try:
