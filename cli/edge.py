@@ -64,7 +64,7 @@ def _device(words: Sequence[str]) -> int:
     """Run the device's own program on these words; return its exit code."""
     from ..edge import device
 
-    return device.main(words)
+    return device.main(words, prog="collegium edge")
 
 
 group.add_command(unbuilt("pull", "Fetch a newer bundle.", ("URL",)))

@@ -75,10 +75,10 @@ class Site:
         self._lock = threading.Lock()  # two answers to one question would be two draws of noise
         self.name, self._key = identity.name, identity.key
         self._coordinator = identity.coordinator
-        self._plan, self._spec, self._data = plan, spec, data
+        self._plan, self.spec, self._data = plan, spec, data
         self._plan_digest = plan.digest
         self._trainer, self._policy = trainer, policy
-        self._ledger, self._spool, self._noise = ledger, spool, noise
+        self.ledger, self._spool, self._noise = ledger, spool, noise
         self._now = now
         self._step_bound = step_bound
         opened = trainer.open_vector
@@ -92,6 +92,11 @@ class Site:
             learning_rate=plan.rounds.local_learning_rate,
         )
 
+    @property
+    def public_key(self) -> Ed25519PublicKey:
+        """Return the key by which everyone knows this site."""
+        return self._key.public_key()
+
     def hello(self, request: Sealed) -> Sealed:
         """Answer who this site is, under which plan, and where its ledger stands."""
         asked = Hello.open(request, self._coordinator)
@@ -100,7 +105,7 @@ class Site:
             site=self.name,
             plan=self._plan_digest,
             nonce=asked.nonce,
-            ledger_head=self._ledger.head,
+            ledger_head=self.ledger.head,
         ).seal(self._key)
 
     def train(self, request: Sealed) -> Sealed:
@@ -171,9 +176,9 @@ class Site:
         if self._now() > invitation.deadline:
             return refuse("deadline", "the round is already over"), nothing
         seen = invitation.site_ledger_head
-        if seen and not self._ledger.knows(seen):
+        if seen and not self.ledger.knows(seen):
             return refuse("ledger", "the coordinator has seen entries that are lost here"), nothing
-        verdict = self._policy.check(self._plan, self._spec)
+        verdict = self._policy.check(self._plan, self.spec)
         if not verdict.ok:
             return verdict, nothing
         reach = self._open_norm + (invitation.round - 1) * self._step_bound
@@ -198,16 +203,16 @@ class Site:
     def _spend_and_train(self, invitation: Invitation, base: Vector) -> Sealed:
         """Reserve on disk, then the first gradient; spool on disk, then commit, then answer."""
         if self._policy.private:
-            self._ledger.reserve(
+            self.ledger.reserve(
                 job=invitation.job,
                 round=invitation.round,
                 attempt=invitation.attempt,
                 base_sha256=invitation.base_sha256,
-                spec=self._spec,
+                spec=self.spec,
             )
         metrics = self._metrics(base) if invitation.evaluate else {}
         vector = self._trainer.train(
-            base, self._data, self._spec, self._noise, site=self.name, round=invitation.round
+            base, self._data, self.spec, self._noise, site=self.name, round=invitation.round
         )
         verdict = may_leave(vector, self._trainer.layout, self._update_bound)
         if not verdict.ok:
@@ -219,8 +224,8 @@ class Site:
             attempt=invitation.attempt,
             base_sha256=invitation.base_sha256,
             layout=self._trainer.layout.digest,
-            spec=spec_digest(self._spec),
-            ledger_head=self._ledger.head,
+            spec=spec_digest(self.spec),
+            ledger_head=self.ledger.head,
             codec=self._codec.name,
             metrics=metrics,
         ).seal(self._key, self._codec.encode(vector))
@@ -230,7 +235,7 @@ class Site:
 
     def _commit(self, invitation: Invitation, reply: Sealed) -> None:
         if self._policy.private:
-            self._ledger.commit(
+            self.ledger.commit(
                 job=invitation.job,
                 round=invitation.round,
                 attempt=invitation.attempt,

@@ -19,9 +19,11 @@ def become_server() -> Run:
     return Run.create_empty(run_id=RUN_ID)
 
 
-def stamp(message: Message, message_id: str) -> None:
-    """Give a message the id that a SuperLink would."""
+def stamp(message: Message, message_id: str, *, reply_to: str | None = None) -> None:
+    """Give a message the id that a SuperLink would, and a reply the question it belongs to."""
     message.metadata.__dict__["_message_id"] = message_id
+    if reply_to is not None:
+        message.metadata.__dict__["_reply_to_message_id"] = reply_to
 
 
 def context_of(node: int, partition: int, partitions: int) -> Context:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,10 +15,12 @@ from ..client.policy import Policy
 from ..client.site import Identity, Site
 from ..client.spool import Spool
 from ..client.train import Trainer
+from ..core.codec import codec
+from ..core.digest import sha256_hex
 from ..core.errors import InvalidInput
 from ..core.layout import Layout, Vector
 from ..core.mechanism import Budget, MechanismSpec
-from ..core.plan import Plan, Simulation
+from ..core.plan import Plan, Simulation, SiteRef
 from ..core.signing import load_or_create
 from ..data.datasets import load
 from ..data.public import PublicSet
@@ -30,6 +33,7 @@ from ..privacy.noise import SeededNoise
 from ..server.admission import Member
 from ..strategies.catalog import step_bound
 
+KEYS = Path("keys") / "private"
 GLOBAL_TEST_SHARE = 0.2
 SITE_TEST_SHARE = 0.1
 
@@ -119,60 +123,121 @@ def simulation_of(plan: Plan) -> Simulation:
 
 
 def assemble(
-    plan: Plan, records: Mapping[str, SiteData], factory: ModelFactory, folder: Path
+    plan: Plan,
+    records: Mapping[str, SiteData],
+    factory: ModelFactory,
+    folder: Path,
+    *,
+    own_strategy: bool = False,
 ) -> Consortium:
-    """Return the consortium; its keys, ledgers and spools are made or reopened in ``folder``."""
-    keys = folder / "keys" / "private"
-    coordinator = load_or_create(keys / "coordinator.pem")
+    """Return the consortium; its keys, ledgers and spools are made or reopened in ``folder``.
+
+    With ``own_strategy`` nobody knows how far a round may lead, so sites do not bound it. Raises
+    ``InvalidInput`` when a site has no records or ``factory`` no one open model.
+    """
+    if missing := [site.name for site in plan.sites if site.name not in records]:
+        raise InvalidInput(
+            f"there are no records for {', '.join(missing)}",
+            why="every site of the roster takes part in a simulation",
+            cure="pass records for every site, or take it off the roster",
+        )
+    coordinator = load_or_create(folder / KEYS / "coordinator.pem")
+    trainers = {ref.name: Trainer(model, plan) for ref, model in _same_models(plan, factory)}
+    layout = trainers[plan.sites[0].name].layout
     sigma = noise_multiplier(plan)
-    sites: list[Site] = []
-    ledgers: dict[str, Ledger] = {}
-    specs: dict[str, MechanismSpec] = {}
-    members: dict[str, Member] = {}
-    layout, opened = Layout.of({}), np.zeros(0, dtype=np.float32)
+    specs = {
+        ref.name: mechanism(plan, ref, noise_multiplier=sigma, trainable_digest=layout.digest)
+        for ref in plan.sites
+    }
+    reach = math.inf if own_strategy else _round_reach(plan, specs, layout)
+    sites = tuple(
+        _site(
+            plan,
+            ref,
+            folder,
+            spec=specs[ref.name],
+            data=records[ref.name],
+            trainer=trainers[ref.name],
+            coordinator=coordinator,
+            step_bound=reach,
+        )
+        for ref in plan.sites
+    )
+    return Consortium(
+        sites=sites,
+        ledgers={site.name: site.ledger for site in sites},
+        specs=specs,
+        members={site.name: _member(plan.site(site.name), site) for site in sites},
+        layout=layout,
+        opened=trainers[plan.sites[0].name].open_vector,
+        key=coordinator,
+    )
+
+
+def _same_models(plan: Plan, factory: ModelFactory) -> Iterator[tuple[SiteRef, nn.Module]]:
+    """Yield each site's own copy of the open model; sites that hold different ones never agree."""
+    first = ""
     for ref in plan.sites:
-        trainer = Trainer(factory(), plan)
-        layout, opened = trainer.layout, trainer.open_vector
-        spec = mechanism(plan, ref, noise_multiplier=sigma, trainable_digest=trainer.layout.digest)
-        key, data = load_or_create(keys / f"{ref.name}.pem"), records[ref.name]
-        policy = _policy(plan)
-        ledger = Ledger(folder / "ledgers" / f"{ref.name}.sqlite", data.asset, policy.budget, key)
-        bound = update_norm_bound(
-            spec,
+        model = factory()
+        values = [value.detach().cpu().numpy().tobytes() for value in model.state_dict().values()]
+        digest = sha256_hex(*values)
+        first = first or digest
+        if digest != first:
+            raise InvalidInput(
+                "the model function does not return the same model twice",
+                why="every site starts from one open model, and its round 1 must equal it",
+                cure="set torch.manual_seed in the function, or load weights there",
+            )
+        yield ref, model
+
+
+def _site(
+    plan: Plan,
+    ref: SiteRef,
+    folder: Path,
+    *,
+    spec: MechanismSpec,
+    data: SiteData,
+    trainer: Trainer,
+    coordinator: Ed25519PrivateKey,
+    step_bound: float,
+) -> Site:
+    key, policy = load_or_create(folder / KEYS / f"{ref.name}.pem"), _policy(plan)
+    return Site(
+        identity=Identity(name=ref.name, key=key, coordinator=coordinator.public_key()),
+        plan=plan,
+        spec=spec,
+        data=data,
+        trainer=trainer,
+        policy=policy,
+        ledger=Ledger(folder / "ledgers" / f"{ref.name}.sqlite", data.asset, policy.budget, key),
+        spool=Spool(folder / "sites" / ref.name / "spool"),
+        noise=SeededNoise(simulation_seed(plan)),
+        step_bound=step_bound,
+    )
+
+
+def _member(ref: SiteRef, site: Site) -> Member:
+    return Member(
+        public_key=site.public_key,
+        spec=site.spec,
+        public_records=ref.public_records,
+        weight=ref.fold_weight,
+    )
+
+
+def _round_reach(plan: Plan, specs: Mapping[str, MechanismSpec], layout: Layout) -> float:
+    """Return how far one round can move the model, whichever sites answer and admission lets in."""
+    largest = (1 + codec(plan.codec.name).relative_error) * max(
+        update_norm_bound(
+            specs[ref.name],
             size=layout.size,
             public_records=ref.public_records,
             learning_rate=plan.rounds.local_learning_rate,
         )
-        sites.append(
-            Site(
-                identity=Identity(name=ref.name, key=key, coordinator=coordinator.public_key()),
-                plan=plan,
-                spec=spec,
-                data=data,
-                trainer=trainer,
-                policy=policy,
-                ledger=ledger,
-                spool=Spool(folder / "sites" / ref.name / "spool"),
-                noise=SeededNoise(simulation_seed(plan)),
-                step_bound=step_bound(plan, update_norm=bound, size=layout.size),
-            )
-        )
-        ledgers[ref.name], specs[ref.name] = ledger, spec
-        members[ref.name] = Member(
-            public_key=key.public_key(),
-            spec=spec,
-            public_records=ref.public_records,
-            weight=ref.fold_weight,
-        )
-    return Consortium(
-        sites=tuple(sites),
-        ledgers=ledgers,
-        specs=specs,
-        members=members,
-        layout=layout,
-        opened=opened,
-        key=coordinator,
+        for ref in plan.sites
     )
+    return step_bound(plan, update_norm=largest, size=layout.size)
 
 
 def simulation_seed(plan: Plan) -> int:

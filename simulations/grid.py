@@ -150,8 +150,9 @@ class LocalGrid(Grid):
         reply = self._handle(node, message)
         with self._news:
             self._sent += 1
-            stamp(reply, f"local-{self._sent}")
-            self._replies[message.metadata.message_id] = reply
+            question = message.metadata.message_id
+            stamp(reply, f"local-{self._sent}", reply_to=question)
+            self._replies[question] = reply
             if self._queues[node]:
                 self._pool.submit(self._work, node)
             else:
@@ -160,11 +161,14 @@ class LocalGrid(Grid):
 
     def _handle(self, node: int, message: Message) -> Message:
         try:
-            return self._apps[node](message, self._contexts[node])
-        except Exception:
+            reply = self._apps[node](message, self._contexts[node])
+            if isinstance(reply, Message):
+                return reply
+            logger.error("the app of node %d returned no message", node)
+        except (Exception, SystemExit):  # an app that exits does not take the Grid with it
             logger.exception("the app of node %d raised", node)
-            error = Error(code=CLIENT_APP_RAISED, reason="the ClientApp raised")
-            return Message(error, reply_to=message)
+        error = Error(code=CLIENT_APP_RAISED, reason="the ClientApp raised")
+        return Message(error, reply_to=message)
 
 
 def _nothing() -> None:

@@ -164,7 +164,13 @@ class _Run:
         store = Store(
             self._folder / "rounds", plan_digest=identity, updates=self._folder / "updates"
         )
-        consortium = assemble(plan, records.by_site, self._factory, self._folder)
+        consortium = assemble(
+            plan,
+            records.by_site,
+            self._factory,
+            self._folder,
+            own_strategy=strategy is not None,
+        )
         try:
             heard.started(plan, consortium.specs, store.history())
             vector, reports = self._train(consortium, records, store, strategy)

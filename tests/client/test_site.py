@@ -250,13 +250,13 @@ def reopened(counter: Any) -> Site:
     old = counter.site
     counter.ledger.close()
     counter.ledger = Ledger(
-        old._ledger.path, old._ledger.asset, old._ledger.budget, old._ledger._key
+        old.ledger.path, old.ledger.asset, old.ledger.budget, old.ledger._key
     )
     from collegium.client.site import Identity
 
     return Site(
         identity=Identity(name=old.name, key=old._key, coordinator=old._coordinator),
-        plan=old._plan, spec=old._spec, data=old._data, trainer=old._trainer, policy=old._policy,
+        plan=old._plan, spec=old.spec, data=old._data, trainer=old._trainer, policy=old._policy,
         ledger=counter.ledger, spool=Spool(old._spool._folder), noise=old._noise,
         step_bound=old._step_bound,
     )  # fmt: skip
