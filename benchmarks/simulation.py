@@ -27,9 +27,11 @@ FIGURES = (
     "seconds_per_round",
     "seconds_to_first_round",
     "cpu_seconds_per_round",
+    "core_wait_seconds_per_round",
     "cpu_seconds",
     "peak_rss_bytes",
 )
+RATIOS = tuple(name for name in FIGURES if not name.startswith("core_wait"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,12 +109,13 @@ def _run(engine: str, case: Case, workers: int) -> dict[str, float]:
         found = json.loads(result.read_bytes())
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    ends, cpu = found["ends"], found["cpu_s"]
+    ends, cpu, wait = found["ends"], found["cpu_s"], found["core_wait_s"]
     later = [after - before for before, after in pairwise(ends)]
     return {
         "seconds_per_round": median(later),
         "seconds_to_first_round": ends[0] - tree.started_at,
         "cpu_seconds_per_round": (cpu[-1] - cpu[0]) / len(later),
+        "core_wait_seconds_per_round": (wait[-1] - wait[0]) / len(later),
         "cpu_seconds": tree.cpu_seconds,
         "peak_rss_bytes": tree.peak_rss_bytes,
         "seconds": tree.seconds,
@@ -125,7 +128,7 @@ def _summary(runs: Sequence[Mapping[str, float]]) -> dict[str, Any]:
 
 def _ratios(ray: Mapping[str, float] | None, local: Mapping[str, float]) -> dict[str, float] | None:
     """Return Ray's figure over ours: above one, ours is faster or smaller."""
-    return None if ray is None else {key: ray[key] / local[key] for key in FIGURES}
+    return None if ray is None else {key: ray[key] / local[key] for key in RATIOS}
 
 
 def _why_no_ray() -> str | None:
@@ -154,7 +157,8 @@ def _say(case: Case, name: str, run: Mapping[str, float]) -> None:
     """Tell a waiting human, on stderr, what was just measured."""
     print(
         f"{case.kind} x{case.clients} {name}: {run['seconds_per_round']:.4f} s a round"
-        f" ({run['cpu_seconds_per_round']:.4f} CPU s), first round after"
+        f" ({run['cpu_seconds_per_round']:.4f} CPU s,"
+        f" {run['core_wait_seconds_per_round']:.4f} s without a core), first round after"
         f" {run['seconds_to_first_round']:.1f} s, peak {run['peak_rss_bytes'] / 1e6:.0f} MB",
         file=sys.stderr,
     )
@@ -163,8 +167,9 @@ def _say(case: Case, name: str, run: Mapping[str, float]) -> None:
 def _table(found: Mapping[str, Any]) -> str:
     """Return the figures as a Markdown table."""
     lines = [
-        "| case | engine | s a round | to end of round 1, s | CPU s a round | CPU s | peak MB |",
-        "|---|---|--:|--:|--:|--:|--:|",
+        "| case | engine | s a round | to end of round 1, s | CPU s a round"
+        " | no core, s a round | CPU s | peak MB |",
+        "|---|---|--:|--:|--:|--:|--:|--:|",
     ]
     for case in found["cases"]:
         for name in ("local", "ray", "bare", "bare_processes"):
@@ -173,10 +178,12 @@ def _table(found: Mapping[str, Any]) -> str:
             lines.append(
                 f"| {case['case']} x{case['clients']} | {name} | {run['seconds_per_round']:.4f}"
                 f" | {run['seconds_to_first_round']:.1f} | {run['cpu_seconds_per_round']:.4f}"
-                f" | {run['cpu_seconds']:.1f} | {run['peak_rss_bytes'] / 1e6:.0f} |"
+                f" | {run['core_wait_seconds_per_round']:.4f} | {run['cpu_seconds']:.1f} | {run['peak_rss_bytes'] / 1e6:.0f} |"
             )
         if case["ray"] is None:
-            lines.append(f"| {case['case']} x{case['clients']} | ray | {case['ray_missing']} |||||")
+            lines.append(
+                f"| {case['case']} x{case['clients']} | ray | {case['ray_missing']} ||||||"
+            )
     return "\n".join(lines)
 
 

@@ -23,34 +23,48 @@ Engine = Callable[[Case, int, OnRound], None]
 
 
 class Watch:
-    """Notes when each round ended, and the process tree's CPU seconds at the first and last."""
+    """Notes when each round ended, and what the process tree had used by the first and last."""
 
     def __init__(self, rounds: int) -> None:
         self._rounds = rounds
         self.ends: list[float] = []  # seconds since the epoch: the parent's clock too
         self.cpu_s: list[float] = []
+        self.core_wait_s: list[float] = []
 
     def __call__(self, number: int) -> None:
         self.ends.append(time.time())
         if number in (1, self._rounds):
-            self.cpu_s.append(tree_cpu_seconds())
+            me = psutil.Process()
+            tree = [me, *me.children(recursive=True)]
+            self.cpu_s.append(sum(cpu_seconds(process) for process in tree))
+            self.core_wait_s.append(sum(core_wait_seconds(process.pid) for process in tree))
 
     def to_dict(self) -> dict[str, Any]:
         """Return what the parent reads."""
-        return {"ends": self.ends, "cpu_s": self.cpu_s}
+        return {"ends": self.ends, "cpu_s": self.cpu_s, "core_wait_s": self.core_wait_s}
 
 
-def tree_cpu_seconds() -> float:
-    """Return user and system seconds of this process and all its living descendants."""
-    me = psutil.Process()
-    total = 0.0
-    for process in (me, *me.children(recursive=True)):
+def cpu_seconds(process: psutil.Process) -> float:
+    """Return a process's user and system seconds; 0 when it has just ended."""
+    try:
+        times = process.cpu_times()
+    except psutil.Error:
+        return 0.0
+    return times.user + times.system
+
+
+def core_wait_seconds(pid: int) -> float:
+    """Return how long a process's threads were ready but had no core; 0 where nobody counts it.
+
+    The second number of schedstat, in ns: https://docs.kernel.org/scheduler/sched-stats.html
+    """
+    total = 0
+    for path in Path(f"/proc/{pid}/task").glob("*/schedstat"):
         try:
-            times = process.cpu_times()
-        except psutil.Error:
+            total += int(path.read_text().split()[1])
+        except (OSError, IndexError):
             continue
-        total += times.user + times.system
-    return total
+    return total / 1e9
 
 
 def run_local(case: Case, workers: int, on_round: OnRound) -> None:

@@ -161,7 +161,7 @@ class LocalGrid(Grid):
 
     def _handle(self, node: int, message: Message) -> Message:
         try:
-            reply = self._apps[node](message, self._contexts[node])
+            reply: object = self._apps[node](message, self._contexts[node])
             if isinstance(reply, Message):
                 return reply
             logger.error("the app of node %d returned no message", node)

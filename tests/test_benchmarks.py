@@ -15,6 +15,7 @@ FIGURES = {
     "seconds_per_round",
     "seconds_to_first_round",
     "cpu_seconds_per_round",
+    "core_wait_seconds_per_round",
     "cpu_seconds",
     "peak_rss_bytes",
     "runs",

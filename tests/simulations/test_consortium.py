@@ -87,18 +87,18 @@ def test_keys_ledgers_and_spools_are_found_again(make_lab: Any, make_plan: MakeP
 
 
 def test_a_small_noisy_site_does_not_lock_a_large_one_out(
-    make_lab: Any, make_plan: MakePlan
+    make_lab: Any, make_plan: MakePlan, make_records: Any
 ) -> None:
     """The global model moves as far as the loudest site lets it; the quiet one must follow."""
     plan = make_plan(
         4,
         rounds=4,
-        records=(1000, 24, 24, 24),
+        records=(1000, 8, 8, 8),
         weights=(1.0, 1.0, 1.0, 1.0),
         strategy={"server_learning_rate": 4.0},
         privacy={"epsilon": 0.5, "sampling_rate": 0.5, "delta": 1e-4},
     )
-    lab = make_lab(plan)
+    lab = make_lab(plan, records=make_records(plan, count=8))
     lab.run()
     assert [release.refused for release in lab.rounds] == [()] * 4
 
