@@ -167,7 +167,7 @@ def _stood(out: Path, look: Path) -> str:
     """Return how far a killed run was, from a copy: a look must not repair anything."""
     if (out / "result.json").is_file():
         return "report"
-    stages = sorted(path.stem for path in (out / "stages").glob("*.json"))
+    stages = [name for name in ("baselines", "edge") if (out / "stages" / f"{name}.json").is_file()]
     if stages:
         return f"after {' and '.join(stages)}"
     if not (out / "rounds").is_dir():

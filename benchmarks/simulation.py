@@ -126,9 +126,13 @@ def _summary(runs: Sequence[Mapping[str, float]]) -> dict[str, Any]:
     return {key: median(run[key] for run in runs) for key in FIGURES} | {"runs": list(runs)}
 
 
-def _ratios(ray: Mapping[str, float] | None, local: Mapping[str, float]) -> dict[str, float] | None:
-    """Return Ray's figure over ours: above one, ours is faster or smaller."""
-    return None if ray is None else {key: ray[key] / local[key] for key in RATIOS}
+def _ratios(
+    ray: Mapping[str, float] | None, local: Mapping[str, float]
+) -> dict[str, float | None] | None:
+    """Return Ray's figure over ours: above one, ours is faster or smaller; None over zero."""
+    if ray is None:
+        return None
+    return {key: ray[key] / local[key] if local[key] else None for key in RATIOS}
 
 
 def _why_no_ray() -> str | None:
@@ -178,7 +182,8 @@ def _table(found: Mapping[str, Any]) -> str:
             lines.append(
                 f"| {case['case']} x{case['clients']} | {name} | {run['seconds_per_round']:.4f}"
                 f" | {run['seconds_to_first_round']:.1f} | {run['cpu_seconds_per_round']:.4f}"
-                f" | {run['core_wait_seconds_per_round']:.4f} | {run['cpu_seconds']:.1f} | {run['peak_rss_bytes'] / 1e6:.0f} |"
+                f" | {run['core_wait_seconds_per_round']:.4f} | {run['cpu_seconds']:.1f}"
+                f" | {run['peak_rss_bytes'] / 1e6:.0f} |"
             )
         if case["ray"] is None:
             lines.append(

@@ -191,10 +191,16 @@ class Site:
         )
 
     def _stored(self, invitation: Invitation) -> Sealed | None:
+        """Return the reply of an earlier try; once bytes may have left, no others ever may."""
         reply = self._spool.get(invitation.job, invitation.round, invitation.attempt)
+        sent = self.ledger.committed(
+            job=invitation.job, round=invitation.round, attempt=invitation.attempt
+        )
+        if sent not in (None, _digest(reply) if reply else ""):
+            raise CollegiumError("this attempt was answered with bytes that are not here any more")
         if reply is None:
             return None
-        update = Update.open(reply, self._key.public_key())
+        update = Update.open(reply, self.public_key)
         if update.base_sha256 != invitation.base_sha256:
             raise CollegiumError("this attempt was already answered for another base model")
         self._commit(invitation, reply)
@@ -239,7 +245,7 @@ class Site:
                 job=invitation.job,
                 round=invitation.round,
                 attempt=invitation.attempt,
-                update_sha256=sha256_hex(reply.header, reply.payload),
+                update_sha256=_digest(reply),
             )
 
     def _metrics(self, vector: Vector) -> dict[str, float]:
@@ -248,3 +254,7 @@ class Site:
         found = self._trainer.evaluate(vector, self._data)
         allowed = self._policy.metrics
         return {name: value for name, value in found.items() if not allowed or name in allowed}
+
+
+def _digest(reply: Sealed) -> str:
+    return sha256_hex(reply.header, reply.payload)

@@ -100,6 +100,4 @@ class OpacusClipper:
 def _contiguous(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
     """Lay a layer's inputs out row by row: Opacus unfolds any other layout wrongly, in silence."""
     del module
-    return tuple(
-        value.contiguous() if isinstance(value, Tensor) else value for value in inputs
-    )
+    return tuple(value.contiguous() if isinstance(value, Tensor) else value for value in inputs)

@@ -80,14 +80,18 @@ class Ledger:
         """
         self.path, self.asset, self.budget = path, asset, budget
         self._key = key
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self._entries: list[LedgerEntry] = []
+        self._known: dict[tuple[Kind, str, int, int], LedgerEntry] = {}
+        self._spent: dict[str, dict[MechanismSpec, int]] = {}
         path.parent.mkdir(parents=True, exist_ok=True)
         self._db = _connect(path)
         self._db.executescript(_SCHEMA)
         entries = verify_chain(read_rows(self._db), key.public_key())
         if entries:
             _same_genesis(entries[0], asset, budget, path)
-        self._entries = entries
+        for entry in entries:
+            self._take_in(entry)
         if not entries:
             self._append("genesis", budget=budget)
 
@@ -105,12 +109,14 @@ class Ledger:
         return epsilon_of(self.spend(job=job), self.budget.delta)
 
     def spend(self, *, job: str | None = None) -> Spend:
-        """Return every reserve on this asset (or of one job) as (mechanism, noisy steps)."""
-        return [
-            (entry.spec, entry.steps)
-            for entry in self._entries
-            if entry.spec is not None and job in (None, entry.job)
-        ]
+        """Return all reserves on this asset (or of one job) as (mechanism, noisy steps in all)."""
+        with self._lock:
+            return [
+                (spec, steps)
+                for name, spent in self._spent.items()
+                if job in (None, name)
+                for spec, steps in spent.items()
+            ]
 
     def reserve(
         self, *, job: str, round: int, attempt: int, base_sha256: str, spec: MechanismSpec
@@ -154,6 +160,11 @@ class Ledger:
                     update_sha256=update_sha256,
                 )
 
+    def committed(self, *, job: str, round: int, attempt: int) -> str | None:
+        """Return the digest of the bytes that may have left for this reserve, or None."""
+        entry = self._find("commit", job, round, attempt)
+        return None if entry is None else entry.update_sha256
+
     def entries(self) -> tuple[LedgerEntry, ...]:
         """Return all entries, oldest first."""
         return tuple(self._entries)
@@ -179,11 +190,14 @@ class Ledger:
             )
 
     def _find(self, kind: Kind, job: str, round: int, attempt: int) -> LedgerEntry | None:
-        wanted = (kind, job, round, attempt)
-        for entry in reversed(self._entries):
-            if (entry.kind, entry.job, entry.round, entry.attempt) == wanted:
-                return entry
-        return None
+        return self._known.get((kind, job, round, attempt))
+
+    def _take_in(self, entry: LedgerEntry) -> None:
+        self._entries.append(entry)
+        self._known.setdefault((entry.kind, entry.job, entry.round, entry.attempt), entry)
+        if entry.spec is not None:
+            spent = self._spent.setdefault(entry.job, {})
+            spent[entry.spec] = spent.get(entry.spec, 0) + entry.steps
 
     def _append(self, kind: Kind, **values: Any) -> None:
         last = self._entries[-1] if self._entries else None
@@ -199,7 +213,7 @@ class Ledger:
                 "INSERT INTO entries VALUES (?, ?, ?, ?, ?)",
                 (seq, prev, body.decode(), digest, signature),
             )
-        self._entries.append(_entry(seq, prev, body.decode(), digest, signature))
+        self._take_in(_entry(seq, prev, body.decode(), digest, signature))
 
 
 @contextmanager

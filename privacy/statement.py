@@ -23,6 +23,12 @@ _NOT_COVERED = (
     "floating-point artefacts of the noise (Mironov 2012), a theoretical class of attack",
 )
 
+_ADVERSARIES = {
+    "coordinator": "sees each site's noised update: bounded by that site's epsilon",
+    "other sites": "see the global model of every round: bounded by the same epsilon",
+    "device holder": "sees the released model: post-processing, bounded by the same",
+}
+
 
 def statement(
     *,
@@ -70,28 +76,27 @@ def statement(
         "epsilon_max": max(site["epsilon"] for site in by_site.values()),
         "epsilon_max_reads": "if no person is in two sites",
         "epsilon_if_shared": epsilon_of([row for rows in spends.values() for row in rows], delta),
-        "mechanism": {
-            "name": "subsampled Gaussian (DP-SGD), noise added at each site",
-            "sampler": spec.sampler,
-            "sampling_rate": spec.sampling_rate,
-            "clip_norm": spec.clip_norm,
-            "noise_multiplier": spec.noise_multiplier,
-            "rounds": rounds,
-            "steps_per_round": spec.steps,
-            "noise": "AES-256-CTR keyed by the simulation's seed"
-            if reproducible_noise
-            else "AES-256-CTR keyed by the operating system",
-        },
+        "mechanism": _mechanism(spec, rounds, reproducible_noise=reproducible_noise),
         "accountant": {
             "method": "privacy loss distribution",
             "discretization": INTERVAL,
             "dp_accounting": version("dp-accounting"),
         },
-        "protects_against": {
-            "coordinator": "sees each site's noised update: bounded by that site's epsilon",
-            "other sites": "see the global model of every round: bounded by the same epsilon",
-            "device holder": "sees the released model: post-processing, bounded by the same",
-        },
+        "protects_against": dict(_ADVERSARIES),
         "released": list(released),
         "not_covered": list(_NOT_COVERED),
+    }
+
+
+def _mechanism(spec: MechanismSpec, rounds: int, *, reproducible_noise: bool) -> dict[str, Any]:
+    key = "the simulation's seed" if reproducible_noise else "the operating system"
+    return {
+        "name": "subsampled Gaussian (DP-SGD), noise added at each site",
+        "sampler": spec.sampler,
+        "sampling_rate": spec.sampling_rate,
+        "clip_norm": spec.clip_norm,
+        "noise_multiplier": spec.noise_multiplier,
+        "rounds": rounds,
+        "steps_per_round": spec.steps,
+        "noise": f"AES-256-CTR keyed by {key}",
     }

@@ -101,6 +101,8 @@ class Admission:
     def _declined(
         self, site: str, reply: Sealed, member: Member, expected: Expected
     ) -> Verdict | None:
+        if reply.payload:
+            return None  # a decline carries none; so an update's signature is checked once
         try:
             decline = Decline.open(reply, member.public_key)
         except BadMessage:

@@ -72,6 +72,7 @@ class _Round:
     bytes_up: int = 0
     bytes_down: int = 0
     answered: set[str] = field(default_factory=set[str])
+    kept: dict[str, str] = field(default_factory=dict[str, str])
     site_metrics: dict[str, dict[str, float]] = field(default_factory=dict[str, dict[str, float]])
 
 
@@ -92,6 +93,7 @@ class Drive:
         self._ask_again: dict[int, float] = {}
         self._hellos: dict[str, int] = {}
         self._waiting: dict[str, tuple[str, Expected]] = {}
+        self._late: set[str] = set()
         latest = task.store.latest()
         vector, state = latest[1:] if latest else (task.opened, task.strategy.init(task.layout))
         self._committed = latest[0] if latest else 0
@@ -167,11 +169,10 @@ class Drive:
         task, opened = self._task, self._round
         if opened.opened_at == 0.0:
             opened.opened_at = time.monotonic()
-        self._waiting = {
-            message: (site, expected)
-            for message, (site, expected) in self._waiting.items()
-            if expected.round == action.round
-        }
+        for message, (_, expected) in list(self._waiting.items()):
+            if expected.round != action.round:
+                del self._waiting[message]
+                self._late.add(message)  # fetched and dropped, so that no Grid keeps it for ever
         base = opened.base.astype("<f4").tobytes()
         array = array_of(base)
         every = task.plan.evaluation.every
@@ -201,6 +202,12 @@ class Drive:
     def _fold(self, site: str) -> None:
         task, opened = self._task, self._round
         payload = task.store.kept_payload(self._committed + 1, site)
+        if sha256_hex(payload) != opened.kept[site]:
+            raise Interrupted(
+                f"the stored update of {site} is damaged",
+                why="its bytes on disk are not the ones that were admitted",
+                cure="check the disk; --resume fetches the same update again",
+            )
         vector = task.admission.decode(Sealed(header=b"", signature=b"", payload=payload))
         opened.state = task.strategy.fold(opened.state, vector, task.members[site].weight)
 
@@ -234,7 +241,8 @@ class Drive:
         events: list[rounds.Event] = []
         if len(state.present) < len(state.rules.roster):
             events += [rounds.SiteSeen(site=site, now=time.time()) for site in self._meet()]
-        for message in self._pull(self._waiting):
+        for message in self._pull([*self._waiting, *self._late]):
+            self._late.discard(message.metadata.reply_to_message_id)
             found = self._waiting.pop(message.metadata.reply_to_message_id, None)
             if found is None or found[0] in self._round.answered:
                 continue  # no question of ours, or a second answer: the first one stands
@@ -266,6 +274,7 @@ class Drive:
             logger.warning("round %d: %s refused: %s", expected.round, site, verdict.code)
             return verdict.code
         self._task.store.keep_update(expected.round, site, reply)
+        self._round.kept[site] = admitted.update.payload_sha256
         self._heads[site] = admitted.update.ledger_head
         if admitted.update.metrics:
             self._round.site_metrics[site] = admitted.update.metrics

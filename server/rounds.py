@@ -161,7 +161,8 @@ def _seen(state: State, event: SiteSeen) -> tuple[State, Actions]:
     state = replace(state, present=state.present | {event.site})
     if state.phase == "gathering" and len(state.present) == len(rules.roster):
         return _open(state, event.now)
-    if state.phase == "open" and event.site not in state.answers:
+    in_time = event.now < state.closes_at  # if not, TimePassed closes or asks it with the others
+    if state.phase == "open" and in_time and event.site not in state.answers:
         return state, (_invitation(state, (event.site,)),)
     return state, ()
 

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
-from typing import Self
+from typing import Self, cast
 
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.serverapp import Grid
@@ -161,7 +161,7 @@ class LocalGrid(Grid):
 
     def _handle(self, node: int, message: Message) -> Message:
         try:
-            reply: object = self._apps[node](message, self._contexts[node])
+            reply = cast("object", self._apps[node](message, self._contexts[node]))
             if isinstance(reply, Message):
                 return reply
             logger.error("the app of node %d returned no message", node)

@@ -64,7 +64,7 @@ def tiny_plan(
             name="tabular:linear",
             task="classification",
             classes=("ill", "well"),
-            bounds={name: (-1.0, 1.0) for name in FEATURES},
+            bounds=dict.fromkeys(FEATURES, (-1.0, 1.0)),
         ),
         rounds=p.Rounds(
             count=rounds,

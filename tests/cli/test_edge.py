@@ -20,7 +20,8 @@ from collegium.edge import device
 def test_words_are_handed_on(monkeypatch: pytest.MonkeyPatch, words: str, seen: list[str]) -> None:
     heard: list[list[str]] = []
 
-    def main(arguments: list[str]) -> int:
+    def main(arguments: list[str], *, prog: str) -> int:
+        assert prog == "collegium edge"
         heard.append(arguments)
         return 77
 

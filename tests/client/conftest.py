@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from collegium.core.digest import sha256_hex
 from collegium.core.messages import BadMessage, Decline, Invitation, Sealed, Update
 

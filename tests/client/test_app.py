@@ -3,11 +3,12 @@
 from typing import Any
 
 import pytest
+from flwr.app import ConfigRecord, Message, RecordDict
+
 from collegium.client._flwr import pack, unpack
 from collegium.client.app import make_app
 from collegium.core.messages import Hello, Report, Sealed, Update
 from collegium.simulations._flwr import become_server, context_of, stamp
-from flwr.app import ConfigRecord, Message, RecordDict
 
 CANARY = "canary-patient-4711"
 

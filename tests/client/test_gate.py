@@ -4,12 +4,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from collegium.client.gate import may_leave, read_base
 from collegium.core.digest import sha256_hex
 from collegium.core.layout import Layout
 from collegium.core.messages import Invitation
-from hypothesis import given
-from hypothesis import strategies as st
 
 LAYOUT = Layout.of({"w": (2, 2)})
 OPEN = np.zeros(4, dtype="<f4").tobytes()

@@ -5,13 +5,14 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from collegium.client.policy import Policy
 from collegium.core.mechanism import Budget, MechanismSpec
 from collegium.core.messages import DECLINE_CODES
 from collegium.core.plan import Plan
 from collegium.privacy.derive import mechanism
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 MakePlan = Callable[..., Plan]
 POLICY = Policy(
@@ -92,7 +93,5 @@ def test_whatever_is_accepted_is_within_every_cap(
         local_steps=steps,
         privacy={"sampling_rate": rate, "clip_norm": clip, "delta": delta},
     )
-    within = (
-        rounds * steps <= 3 and rate <= 0.5 and clip <= 1.0 and delta <= 1e-3 and sites >= 2
-    )
+    within = rounds * steps <= 3 and rate <= 0.5 and clip <= 1.0 and delta <= 1e-3 and sites >= 2
     assert POLICY.check(plan, spec_of(plan)).ok == within

@@ -1,4 +1,4 @@
-"""The site's word is last: what it refuses before it spends, what it repeats, what it never says."""
+"""The site's word is last: what it refuses unspent, what it repeats, what it never says."""
 
 import re
 import threading
@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from collegium.client.site import Site
 from collegium.client.spool import Spool
 from collegium.core.codec import codec
@@ -249,9 +250,7 @@ def reopened(counter: Any) -> Site:
     """The site as a new process would find it."""
     old = counter.site
     counter.ledger.close()
-    counter.ledger = Ledger(
-        old.ledger.path, old.ledger.asset, old.ledger.budget, old.ledger._key
-    )
+    counter.ledger = Ledger(old.ledger.path, old.ledger.asset, old.ledger.budget, old.ledger._key)
     from collegium.client.site import Identity
 
     return Site(
@@ -309,6 +308,31 @@ def test_a_damaged_spool_file_is_never_sent(make_counter: Make) -> None:
     assert counter.kinds == ["genesis", "reserve", "commit"]
 
 
+def test_what_was_sent_and_is_lost_is_never_made_again(make_counter: Make) -> None:
+    """The spool restored from an older backup: fresh noise for a paid and sent answer is a leak."""
+    counter = make_counter()
+    counter.site.train(counter.ask())
+    (path,) = (counter.lab.folder / "sites" / "s0" / "spool").iterdir()
+    path.unlink()
+    before = counter.ledger.entries()
+    assert counter.code(counter.site.train(counter.ask())) == "internal"
+    assert counter.ledger.entries() == before
+    assert not path.exists()
+
+
+def test_only_what_was_committed_is_repeated(make_counter: Make) -> None:
+    """Another signed reply in the file's place (an older backup of another folder) is not sent."""
+    counter, other = make_counter(folder="one"), make_counter(folder="other")
+    other.site._key = counter.site._key
+    other.site._trainer.train = lambda *_, **__: np.zeros(8, dtype=np.float32)
+    counter.site.train(counter.ask())
+    other.site.train(other.ask())
+    name = f"{'0' * 32}-000001-1.reply"
+    theirs = other.lab.folder / "sites" / "s0" / "spool" / name
+    (counter.lab.folder / "sites" / "s0" / "spool" / name).write_bytes(theirs.read_bytes())
+    assert counter.code(counter.site.train(counter.ask())) == "internal"
+
+
 def test_a_ledger_older_than_what_the_coordinator_has_seen_is_not_used(
     make_counter: Make,
 ) -> None:
@@ -317,9 +341,7 @@ def test_a_ledger_older_than_what_the_coordinator_has_seen_is_not_used(
     first = Update.open(counter.site.train(counter.ask()), counter.public)
     known = counter.ask(round=2, base=counter.base(0.01), site_ledger_head=first.ledger_head)
     assert counter.code(counter.site.train(known)) == "ok"
-    unknown = counter.ask(
-        round=3, base=counter.base(0.01), site_ledger_head="sha256:" + "9" * 64
-    )
+    unknown = counter.ask(round=3, base=counter.base(0.01), site_ledger_head="sha256:" + "9" * 64)
     before = counter.ledger.entries()
     assert counter.code(counter.site.train(unknown)) == "ledger"
     assert counter.ledger.entries() == before
@@ -340,7 +362,9 @@ def test_hello(make_counter: Make) -> None:
 def test_metrics_of_the_public_test_part(make_counter: Make) -> None:
     counter = make_counter()
     report = Report.open(counter.site.evaluate(counter.ask(round=0)), counter.public)
-    assert report.model_sha256 == Invitation.open(counter.ask(), counter.key.public_key()).base_sha256
+    assert (
+        report.model_sha256 == Invitation.open(counter.ask(), counter.key.public_key()).base_sha256
+    )
     assert 0 <= report.metrics["accuracy"] <= 1
     assert counter.kinds == ["genesis"]
 

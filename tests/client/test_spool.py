@@ -4,10 +4,11 @@ import os
 from pathlib import Path
 
 import pytest
-from collegium.client.spool import Spool
-from collegium.core.messages import Sealed
 from hypothesis import given
 from hypothesis import strategies as st
+
+from collegium.client.spool import Spool
+from collegium.core.messages import Sealed
 
 REPLY = Sealed(header=b"header", signature=b"s" * 64, payload=b"payload")
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from collegium.client.train import Trainer
 from collegium.core.plan import Plan
 from collegium.models import registry
@@ -28,9 +29,7 @@ def test_two_steps_by_hand(make_plan: MakePlan, make_records: Any) -> None:
         1, local_steps=2, learning_rate=0.5, privacy={"sampling_rate": 1.0, "clip_norm": 0.6}
     )
     trainer, data, spec = parts(plan, make_records, 0.0)
-    found = trainer.train(
-        trainer.open_vector, data, spec, SeededNoise(0), site="s0", round=1
-    )
+    found = trainer.train(trainer.open_vector, data, spec, SeededNoise(0), site="s0", round=1)
     x = np.clip(data.train_x.astype(np.float64), -1, 1)
     weights, bias = np.zeros((2, 3)), np.zeros(2)
     for _ in range(2):

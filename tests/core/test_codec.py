@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
-from collegium.core.codec import BLOCK, codec, codec_names
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+
+from collegium.core.codec import BLOCK, codec, codec_names
 
 SIZES = st.sampled_from([0, 1, 2, 7, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK + 1])
 FINITE = st.floats(-(2.0**100), 2.0**100, width=32, allow_subnormal=False)

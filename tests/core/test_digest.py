@@ -4,9 +4,10 @@ import hashlib
 from pathlib import Path
 
 import pytest
-from collegium.core.digest import canonical_bytes, digest_of, file_digest, sha256_hex
 from hypothesis import given
 from hypothesis import strategies as st
+
+from collegium.core.digest import canonical_bytes, digest_of, file_digest, sha256_hex
 
 
 def test_canonical_known_answers() -> None:

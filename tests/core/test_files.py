@@ -5,6 +5,7 @@ import stat
 from pathlib import Path
 
 import pytest
+
 from collegium.core.files import remove_partials, write_atomic
 
 

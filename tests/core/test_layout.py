@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from collegium.core.layout import Layout
 
 HAND = Layout.of({"head.weight": (2, 3), "head.bias": (2,), "scale": ()})

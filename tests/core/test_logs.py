@@ -5,6 +5,7 @@ import logging
 from pathlib import Path
 
 import pytest
+
 from collegium.core.logs import logging_to
 
 OURS = logging.getLogger("collegium.core.tests")
@@ -32,12 +33,12 @@ def test_lines_levels_and_tracebacks(tmp_path: Path) -> None:
 
 def test_appends_and_restores(tmp_path: Path) -> None:
     root = logging.getLogger("collegium")
-    before = (root.level, list(root.handlers))
+    before = (root.level, list(root.handlers), root.propagate)
     for _ in range(2):
-        with logging_to(tmp_path, verbose=True):
-            OURS.debug("shown")
-    assert [line["level"] for line in lines(tmp_path)] == ["debug", "debug"]
-    assert (root.level, list(root.handlers)) == before
+        with logging_to(tmp_path):
+            OURS.info("shown")
+    assert [line["level"] for line in lines(tmp_path)] == ["info", "info"]
+    assert (root.level, list(root.handlers), root.propagate) == before
 
 
 def test_restored_after_an_error(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from dataclasses import fields, replace
 
 import pytest
+
 from collegium.core.mechanism import MechanismSpec, spec_digest
 
 SPEC = MechanismSpec(

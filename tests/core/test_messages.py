@@ -5,6 +5,9 @@ from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from collegium.core.messages import (
     DECLINE_CODES,
     MAX_HEADER_BYTES,
@@ -19,8 +22,6 @@ from collegium.core.messages import (
     claimed_site,
 )
 from collegium.core.signing import generate_key, pae
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 KEY = generate_key()
 JOB = "0123456789abcdef0123456789abcdef"

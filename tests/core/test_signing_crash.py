@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from collegium.core.errors import OutputExists
 from collegium.core.signing import generate_key, load_or_create, load_private, save_private
 

@@ -4,10 +4,11 @@ import io
 
 import numpy as np
 import pytest
-from collegium.core.messages import BadMessage
-from collegium.core.wire import PAYLOAD, SEAL, VECTOR, from_npy, from_records, to_npy
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from collegium.core.messages import BadMessage
+from collegium.core.wire import PAYLOAD, SEAL, VECTOR, from_npy, from_records, to_npy
 
 SEALED = {"header": b"{}", "signature": b"s"}
 

@@ -4,15 +4,16 @@ import math
 from collections.abc import Callable
 
 import pytest
-from collegium.core.errors import InvalidInput, NotBuiltYet
-from collegium.core.mechanism import MechanismSpec
-from collegium.privacy.accountant import INTERVAL, calibrate, epsilon_of
 from dp_accounting import dp_event as events
 from dp_accounting import privacy_accountant
 from dp_accounting.pld import PLDAccountant
 from dp_accounting.rdp import RdpAccountant
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from collegium.core.errors import InvalidInput, NotBuiltYet
+from collegium.core.mechanism import MechanismSpec
+from collegium.privacy.accountant import INTERVAL, calibrate, epsilon_of
 
 Make = Callable[..., MechanismSpec]
 NEIGHBOURS = privacy_accountant.NeighboringRelation
@@ -24,9 +25,7 @@ PRV = {0.6: 15.82, 0.8: 7.394, 1.0: 4.522, 1.2: 3.235, 1.5: 2.279, 2.0: 1.539}
 
 def direct(*parts: tuple[float, float, int], delta: float = 1e-5) -> float:
     """dp-accounting's own answer for (noise, rate, steps), one step after the other."""
-    accountant = PLDAccountant(
-        NEIGHBOURS.ADD_OR_REMOVE_ONE, value_discretization_interval=INTERVAL
-    )
+    accountant = PLDAccountant(NEIGHBOURS.ADD_OR_REMOVE_ONE, value_discretization_interval=INTERVAL)
     for noise, rate, steps in parts:
         event = events.PoissonSampledDpEvent(rate, events.GaussianDpEvent(noise))
         for _ in range(steps):

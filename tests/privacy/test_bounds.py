@@ -4,9 +4,10 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from scipy.stats import binom, chi
+
 from collegium.core.mechanism import MechanismSpec
 from collegium.privacy.bounds import TAIL, update_norm_bound
-from scipy.stats import binom, chi
 
 Make = Callable[..., MechanismSpec]
 

@@ -5,23 +5,22 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
+
 from collegium.core.errors import InvalidInput
 from collegium.core.plan import ModelRef
 from collegium.models import registry
 from collegium.models.adapters import select_trainable
 from collegium.models.tasks import cross_entropy
 from collegium.privacy.clipping import OpacusClipper
-from torch import Tensor, nn
 
 torch.set_num_threads(1)
-DIGITS = ModelRef(
-    name="collegium:glyph-cnn", task="classification", classes=tuple("0123456789")
-)
+DIGITS = ModelRef(name="collegium:glyph-cnn", task="classification", classes=tuple("0123456789"))
 TABLE = ModelRef(
     name="tabular:linear",
     task="classification",
     classes=("a", "b"),
-    bounds={name: (-1.0, 1.0) for name in "uvw"},
+    bounds=dict.fromkeys("uvw", (-1.0, 1.0)),
 )
 
 
@@ -61,9 +60,9 @@ def digits(trainable: str) -> tuple[nn.Module, list[nn.Parameter], tuple[int, ..
     return model, chosen, (8, 8), 10
 
 
-def small(model: nn.Module, shape: tuple[int, ...]) -> tuple[
-    nn.Module, list[nn.Parameter], tuple[int, ...], int
-]:
+def small(
+    model: nn.Module, shape: tuple[int, ...]
+) -> tuple[nn.Module, list[nn.Parameter], tuple[int, ...], int]:
     """A hand-made model, all of it trained."""
     return model, list(model.parameters()), shape, 4
 
@@ -78,16 +77,16 @@ CASES: dict[str, Callable[[], tuple[nn.Module, list[nn.Parameter], tuple[int, ..
 }
 
 
-def records(shape: tuple[int, ...], classes: int, count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+def records(
+    shape: tuple[int, ...], classes: int, count: int, seed: int = 0
+) -> tuple[Tensor, Tensor]:
     """Random records."""
     rng = torch.Generator().manual_seed(seed)
     x = torch.rand((count, *shape), generator=rng) * 16
     return x, torch.randint(classes, (count,), generator=rng)
 
 
-def per_record(
-    model: nn.Module, chosen: list[nn.Parameter], x: Tensor, y: Tensor
-) -> np.ndarray:
+def per_record(model: nn.Module, chosen: list[nn.Parameter], x: Tensor, y: Tensor) -> np.ndarray:
     """The (n, d) gradients, one record after the other by plain autograd: the slow twin."""
     rows = []
     for i in range(len(x)):

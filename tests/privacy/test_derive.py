@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
+
 from collegium.core.errors import NotBuiltYet
 from collegium.core.mechanism import spec_digest
 from collegium.core.plan import Plan

@@ -7,6 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from dp_accounting import dp_event as events
+from dp_accounting.pld import PLDAccountant
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from collegium.core.digest import sha256_hex
 from collegium.core.errors import LedgerTampered, MissingInput, OverBudget, Refused
 from collegium.core.mechanism import Budget, MechanismSpec
@@ -19,10 +24,6 @@ from collegium.privacy.ledger import (
     read_rows,
     verify_chain,
 )
-from dp_accounting import dp_event as events
-from dp_accounting.pld import PLDAccountant
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 Make = Callable[..., MechanismSpec]
 KEY = generate_key()
@@ -318,7 +319,9 @@ ACTIONS = st.lists(
 @given(actions=ACTIONS)
 @settings(deadline=None, max_examples=40)
 def test_any_sequence_behaves_like_a_dictionary(
-    tmp_path_factory: pytest.TempPathFactory, make_spec: Make, actions: list[tuple]  # type: ignore[type-arg]
+    tmp_path_factory: pytest.TempPathFactory,
+    make_spec: Make,
+    actions: list[tuple],  # type: ignore[type-arg]
 ) -> None:
     """The slow twin: a dict of reserves, a set of commits, and the budget asked each time."""
     folder = tmp_path_factory.mktemp("ledger")

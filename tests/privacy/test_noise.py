@@ -5,9 +5,10 @@ import random
 import numpy as np
 import pytest
 import torch
-from collegium.privacy.noise import NoiseStream, SeededNoise, SystemNoise
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from scipy.stats import kstest
+
+from collegium.privacy.noise import NoiseStream, SeededNoise, SystemNoise
 
 KEYS = [bytes([number]) * 32 for number in (0, 1, 7)]
 BIG = 200_000
@@ -93,7 +94,7 @@ def test_seeded_streams_differ_by_seed_site_round_and_step() -> None:
 
 
 def test_real_noise_is_not_touched_by_any_global_seed() -> None:
-    """Opacus and Flower draw from seedable generators: whoever sets the seed subtracts the noise."""
+    """Opacus and Flower use seedable generators: whoever sets the seed subtracts the noise."""
     draws: list[np.ndarray] = []
     for _ in range(2):
         random.seed(0)

@@ -1,6 +1,7 @@
 """Private data may never touch what is released."""
 
 import pytest
+
 from collegium.core.errors import Refused
 from collegium.privacy.origin import RELEASABLE, require_releasable
 

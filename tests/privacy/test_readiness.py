@@ -1,8 +1,9 @@
 """Which models may be trained record by record."""
 
 import pytest
-from collegium.privacy.readiness import check
 from torch import nn
+
+from collegium.privacy.readiness import check
 
 
 @pytest.mark.parametrize("layer", [nn.BatchNorm1d(3), nn.BatchNorm2d(3), nn.SyncBatchNorm(3)])

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+from scipy.stats import binom, chisquare, kstest
+
 from collegium.privacy.noise import SeededNoise
 from collegium.privacy.sampling import poisson_sample
-from scipy.stats import binom, chisquare, kstest
 
 NOISE = SeededNoise(3)
 

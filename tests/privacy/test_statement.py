@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+
 from collegium.core.errors import InvalidInput
 from collegium.core.mechanism import MechanismSpec
 from collegium.privacy.accountant import epsilon_of

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+
 from collegium.core.mechanism import MechanismSpec
 from collegium.core.plan import ModelRef
 from collegium.models import registry
@@ -20,7 +21,7 @@ TABLE = ModelRef(
     name="tabular:linear",
     task="classification",
     classes=("a", "b"),
-    bounds={name: (-1.0, 1.0) for name in "uvw"},
+    bounds=dict.fromkeys("uvw", (-1.0, 1.0)),
 )
 RNG = np.random.default_rng(0)
 X = RNG.uniform(-1, 1, (30, 3)).astype(np.float32)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from collegium.core.codec import codec
 from collegium.core.messages import Decline, Sealed, Update
 from collegium.core.signing import generate_key
@@ -71,9 +72,7 @@ def test_honest_updates_pass_and_decode(make_lab: Any, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["float32", "bf16", "int8"])
-def test_the_largest_honest_update_passes_and_twice_that_does_not(
-    make_lab: Any, name: str
-) -> None:
+def test_the_largest_honest_update_passes_and_twice_that_does_not(make_lab: Any, name: str) -> None:
     desk = Desk(make_lab(), name)
     bound = update_norm_bound(
         desk.members["s0"].spec, size=desk.layout.size, public_records=40, learning_rate=1.0
@@ -164,9 +163,7 @@ def test_every_lie_is_refused_and_the_round_goes_on(
     assert sorted(path.name for path in (lab.folder / "updates").rglob("s1.*")) == []
 
 
-def test_a_lie_leaves_no_trace_in_the_model(
-    make_lab: Any, make_plan: Callable[..., Any]
-) -> None:
+def test_a_lie_leaves_no_trace_in_the_model(make_lab: Any, make_plan: Callable[..., Any]) -> None:
     """Whatever s1 lies, the model is the one of the other two alone."""
     found = set()
     for number, name in enumerate(("nan", "huge", "bad-signature", "false-decline")):

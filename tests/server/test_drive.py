@@ -8,14 +8,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from flwr.app import Context, Message
+
 from collegium.client._flwr import pack, unpack
 from collegium.client.app import make_app
 from collegium.core.errors import Interrupted, Refused
 from collegium.core.messages import Update
 from collegium.server import rounds
-from collegium.simulations.faults import CANARY, raising, silent, slow
+from collegium.simulations.faults import CANARY, raising, silent
 from collegium.simulations.grid import LocalGrid
-from flwr.app import Context, Message
 
 MakePlan = Callable[..., Any]
 
@@ -170,9 +171,7 @@ def test_the_first_answer_stands_on_disk_too(make_lab: Any, make_plan: MakePlan)
         drive = lab.drive(grid)
         while len(drive._nodes) < 2:
             drive._meet()
-        invite = rounds.Invite(
-            round=1, attempt=1, sites=("s0", "s1"), closes_at=time.time() + 60
-        )
+        invite = rounds.Invite(round=1, attempt=1, sites=("s0", "s1"), closes_at=time.time() + 60)
         drive._execute((invite, invite))
         state = rounds.start(
             rounds.Rules(roster=("s0", "s1"), rounds=1, quorum=1.0, deadline_s=60.0),
@@ -199,9 +198,7 @@ def test_no_quorum_can_be_resumed(make_lab: Any, make_plan: MakePlan) -> None:
     lab = make_lab(make_plan(2, rounds=3, deadline_s=0.5))
     threading.Timer(3.0, awake.set).start()
     with pytest.raises(Interrupted, match="silent: s1"):
-        lab.run(
-            lambda name, app: silent(app, awake, rounds=range(2, 99)) if name == "s1" else app
-        )
+        lab.run(lambda name, app: silent(app, awake, rounds=range(2, 99)) if name == "s1" else app)
     assert [release.round for release in lab.rounds] == [1]
     lab.run()
     assert [release.round for release in lab.rounds] == [1, 2, 3]
@@ -259,9 +256,7 @@ def test_reports_of_a_run_with_an_absent_site_do_not_wait_for_it(
         assert met == []
 
 
-def test_reports_of_a_finished_run_meet_the_sites_first(
-    make_lab: Any, make_plan: MakePlan
-) -> None:
+def test_reports_of_a_finished_run_meet_the_sites_first(make_lab: Any, make_plan: MakePlan) -> None:
     lab = make_lab(make_plan(2, rounds=1))
     vector = lab.run()
     with LocalGrid([make_app(site) for site in lab.sites.values()]) as grid:
@@ -312,6 +307,43 @@ def test_the_base_model_is_in_memory_once(make_lab: Any, make_plan: MakePlan) ->
     assert len(set(payloads)) == 1
 
 
+def test_an_update_that_the_disk_changed_is_not_folded(
+    make_lab: Any, make_plan: MakePlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between admission and its turn an update waits on disk; resuming fetches it again."""
+    lab = make_lab(make_plan(2, rounds=1))
+    keep = lab.store.keep_update
+
+    def flip(round: int, site: str, reply: Any) -> None:
+        keep(round, site, reply)
+        path = lab.folder / "updates" / f"round-{round:06d}" / f"{site}.payload"
+        path.write_bytes(bytes([path.read_bytes()[0] ^ 1]) + path.read_bytes()[1:])
+
+    monkeypatch.setattr(lab.store, "keep_update", flip)
+    with pytest.raises(Interrupted, match=r"s0.*damaged"):
+        lab.run()
+    monkeypatch.undo()
+    lab.run()
+    assert lab.rounds[0].sites == ("s0", "s1")
+
+
+def test_late_replies_do_not_pile_up(make_lab: Any, make_plan: MakePlan) -> None:
+    """A reply to a round that is over is fetched and dropped, not left in the Grid for ever."""
+    lab = make_lab(make_plan(2, rounds=6, quorum=0.5, deadline_s=0.3))
+    awake = threading.Event()
+    late = silent(make_app(lab.sites["s1"]), awake, rounds=range(1, 2))
+
+    with LocalGrid([make_app(lab.sites["s0"]), late], workers=2) as grid:
+        threading.Timer(0.7, awake.set).start()
+        lab.drive(grid).run()
+        for _ in range(200):
+            if not any(grid._queues.values()) and not grid._busy:
+                break
+            time.sleep(0.02)
+        assert len(grid._replies) <= 1  # what came after the last look
+    assert lab.rounds[0].late == ("s1",)
+
+
 def test_strangers_are_not_invited(make_lab: Any, make_plan: MakePlan) -> None:
     """A node with another consortium's site, and one that echoes our question."""
     lab = make_lab(make_plan(2, rounds=1))
@@ -334,9 +366,7 @@ def test_metrics_only_in_the_rounds_of_the_plan(make_lab: Any, make_plan: MakePl
     assert looked == [3, 5]  # an invitation looks at the model of the round before
 
 
-def test_a_message_holds_no_field_that_could_be_a_seed(
-    make_lab: Any, make_plan: MakePlan
-) -> None:
+def test_a_message_holds_no_field_that_could_be_a_seed(make_lab: Any, make_plan: MakePlan) -> None:
     lab = make_lab(make_plan(1, rounds=1, quorum=1.0, privacy={"sampling_rate": 0.4}))
     texts: list[str] = []
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from collegium.core.errors import InvalidPlan, NotBuiltYet
 from collegium.core.plan import (
     CodecConfig,

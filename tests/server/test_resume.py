@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from flwr.app import Context, Error, Message
+
 from collegium.client import spool
 from collegium.core import files
 from collegium.privacy.ledger import Ledger
 from collegium.server import store
-from flwr.app import Context, Error, Message
 
 MakePlan = Callable[..., Any]
 
@@ -46,9 +47,7 @@ def killed_at(number: int) -> Iterator[list[str]]:
     patch.setattr(store, "write_atomic", wrap("checkpoint", files.write_atomic, after=after))
     patch.setattr(spool, "write_atomic", wrap("spool", files.write_atomic, after=after))
     patch.setattr(Ledger, "_append", wrap("ledger", Ledger._append, after=after))
-    patch.setattr(
-        store.Store, "keep_update", wrap("update", store.Store.keep_update, after=after)
-    )
+    patch.setattr(store.Store, "keep_update", wrap("update", store.Store.keep_update, after=after))
     patch.setattr(store.Store, "commit", wrap("commit", store.Store.commit, after=after))
     try:
         yield seen

@@ -4,9 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pytest
-from collegium.server import rounds as r
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from collegium.server import rounds as r
 
 ROSTER = ("a", "b", "c")
 
@@ -102,6 +103,15 @@ def test_roster_incomplete_but_quorate_opens_at_the_deadline() -> None:
     assert actions == [r.Invite(round=1, attempt=1, sites=("a", "c"), closes_at=20.0)]
     state, actions = play(state, seen("b", 12.0))  # the late one is invited when it comes
     assert actions == [r.Invite(round=1, attempt=1, sites=("b",), closes_at=20.0)]
+
+
+def test_who_comes_after_the_deadline_is_not_sent_a_dead_invitation() -> None:
+    state, _ = r.start(rules(quorum=0.6), committed=0, now=0.0)
+    state, _ = play(state, seen("c"), seen("a"), later(10.0))
+    state, actions = play(state, seen("b", 20.5))
+    assert actions == []
+    state, actions = play(state, later(20.5))
+    assert actions == [r.Invite(round=1, attempt=1, sites=ROSTER, closes_at=30.5)]
 
 
 def test_roster_without_quorum_stops_and_names_who_is_missing() -> None:
@@ -236,9 +246,9 @@ def run_events(
 ) -> Checker:
     """Turn drawn moves into events with a clock that only goes forward."""
     checker = Checker(
-        state=r.start(
-            rules(roster=roster, quorum=quorum, rounds=3), committed=committed, now=0.0
-        )[0],
+        state=r.start(rules(roster=roster, quorum=quorum, rounds=3), committed=committed, now=0.0)[
+            0
+        ],
         last_round=committed,
     )
     for kind, number, code, pause in moves:

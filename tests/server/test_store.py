@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from collegium.core.errors import InvalidInput, OutputExists
 from collegium.core.messages import Sealed
 from collegium.server import store as store_module
@@ -191,6 +192,4 @@ def test_durability_settings(tmp_path: Path) -> None:
 
 def test_a_release_in_words() -> None:
     text = str(release(2))
-    assert text == (
-        "round 2, 2 sites, accuracy 0.500, epsilon 0.200, c refused (norm), d late"
-    )
+    assert text == ("round 2, 2 sites, accuracy 0.500, epsilon 0.200, c refused (norm), d late")

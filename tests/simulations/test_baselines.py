@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from collegium.client.train import Trainer
 from collegium.core.plan import Plan
 from collegium.data.public import PublicSet

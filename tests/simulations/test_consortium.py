@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+
 from collegium.core.errors import InvalidInput
 from collegium.core.plan import Plan
 from collegium.models import registry

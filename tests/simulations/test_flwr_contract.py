@@ -8,11 +8,6 @@ import flwr.app
 import flwr.clientapp
 import flwr.serverapp
 import pytest
-from collegium.client import _flwr as client_side
-from collegium.core.messages import BadMessage, Sealed
-from collegium.server import _flwr as server_side
-from collegium.simulations._flwr import become_server, context_of, stamp
-from collegium.simulations.grid import LocalGrid
 from flwr.app import (
     Array,
     ArrayRecord,
@@ -24,6 +19,12 @@ from flwr.app import (
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from collegium.client import _flwr as client_side
+from collegium.core.messages import BadMessage, Sealed
+from collegium.server import _flwr as server_side
+from collegium.simulations._flwr import become_server, context_of, stamp
+from collegium.simulations.grid import LocalGrid
 
 SIDES = pytest.mark.parametrize("side", [client_side, server_side], ids=["client", "server"])
 SEALED = Sealed(header=b'{"a":1}', signature=b"\x00\xff" * 32, payload=bytes(range(256)))

@@ -5,6 +5,7 @@ import sys
 import threading
 
 import pytest
+
 from collegium.simulations.resources import ResourceMeter
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from collegium.core.errors import InvalidInput, OutputExists
 from collegium.core.plan import Plan
 from collegium.privacy.statement import NO_GUARANTEE

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from collegium.core.errors import OutputExists
 from collegium.core.plan import Plan
 from collegium.simulations.workspace import (
@@ -52,9 +53,7 @@ def test_one_process_at_a_time(make_plan: MakePlan, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("change", ["rounds", "seed", "epsilon", "custom"])
-def test_a_run_goes_on_as_what_it_began(
-    make_plan: MakePlan, tmp_path: Path, change: str
-) -> None:
+def test_a_run_goes_on_as_what_it_began(make_plan: MakePlan, tmp_path: Path, change: str) -> None:
     plan = make_plan(rounds=4)
     with hold(tmp_path / "run", plan):
         pass

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from collegium.core.layout import Layout
 from collegium.strategies.adaptive import FedAdam
 from collegium.strategies.base import IterateAverage

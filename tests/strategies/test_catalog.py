@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from collegium.core.layout import Layout
 from collegium.core.plan import Plan
 from collegium.strategies.adaptive import FedAdam

@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from collegium.core.layout import Layout
 from collegium.strategies.base import IterateAverage, State, Strategy, WeightedSum
 from collegium.strategies.mean import Mean
-from hypothesis import given
-from hypothesis import strategies as st
 
 LAYOUT = Layout.of({"w": (2,)})
 
