@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from collegium.cli.main import run
 from collegium.core.plan import Plan
 from collegium.core.site_file import SiteFile

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 import pytest
+
 from collegium import __version__
 from collegium.cli import verbs
 from collegium.cli.main import cli, run

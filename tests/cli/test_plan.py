@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from collegium.cli.main import run
 from collegium.core.plan import Plan
 from collegium.models import registry

@@ -5,12 +5,13 @@ from datetime import date
 from typing import Literal
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from collegium.core.fields import About, about, allowed_values, homes_of, keys_of, nearest, shown
 from collegium.core.plan_tables import PlanFile, examine
 from collegium.core.reading import Reader, apply_rules, to_table
 from collegium.core.site_file import SiteTables
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

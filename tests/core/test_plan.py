@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+
 from collegium.core.errors import InvalidPlan
 from collegium.core.plan import (
     Evaluation,

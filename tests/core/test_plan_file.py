@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from collegium.core import plan as p
 from collegium.core.errors import InvalidPlan, MissingInput, UsageError
 from collegium.core.plan_file import read_plan, with_overrides, write_plan
 from collegium.core.plan_tables import examine
 from collegium.core.toml_file import MAX_BYTES
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 GOOD = """
 schema = 1

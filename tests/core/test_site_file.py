@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from collegium.core.errors import InvalidSiteFile, MissingInput
 from collegium.core.mechanism import Budget
 from collegium.core.site_file import SiteFile
