@@ -73,7 +73,7 @@ class CollegiumError(Exception):
         """Return what went wrong, why, and the cure, as one paragraph."""
         parts = [self.what.rstrip(".") + "."]
         if self.why:
-            parts.append(self.why.rstrip(".") + ".")
+            parts.append(self.why[:1].upper() + self.why[1:].rstrip(".") + ".")
         if self.cure:
             parts.append("Cure: " + self.cure.rstrip(".") + ".")
         return " ".join(parts)

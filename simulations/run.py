@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import sqlite3
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from torch import nn
 from ..client.app import make_app
 from ..client.train import Trainer
 from ..core.codec import codec
+from ..core.errors import Interrupted
 from ..core.layout import Vector
 from ..core.logs import logging_to
 from ..core.plan import Plan
@@ -129,7 +132,11 @@ def simulate(
     )
     heard = listener or Listener(on_round=on_round)
     identity = run_identity(plan, custom=custom)
-    with workspace(folder, plan, identity=identity, resume=resume), logging_to(folder):
+    with (
+        workspace(folder, plan, identity=identity, resume=resume),
+        logging_to(folder),
+        _disk_errors_can_be_resumed(folder),
+    ):
         if not (resume and is_finished(folder)):
             with ResourceMeter() as meter:
                 run = _Run(plan, folder, factory, heard, custom=custom)
@@ -140,6 +147,20 @@ def simulate(
         heard.stage("report")
         result.report(folder / "report.html")
     return result
+
+
+@contextmanager
+def _disk_errors_can_be_resumed(folder: Path) -> Generator[None]:
+    """Turn a full or failing disk into a stop that loses nothing: every finished round is kept."""
+    try:
+        yield
+    except (OSError, sqlite3.OperationalError) as error:
+        logger.exception("the run's folder could not be read or written")
+        raise Interrupted(
+            f"{folder} could not be read or written",
+            why=getattr(error, "strerror", None) or str(error),
+            cure="free some space or mend the disk, then --resume",
+        ) from error
 
 
 class _Run:
@@ -161,17 +182,22 @@ class _Run:
         heard.stage("data")
         records = self._records(sites)
         identity = run_identity(plan, custom=self._custom)
-        store = Store(
-            self._folder / "rounds", plan_digest=identity, updates=self._folder / "updates"
-        )
-        consortium = assemble(
-            plan,
-            records.by_site,
-            self._factory,
-            self._folder,
-            own_strategy=strategy is not None,
-        )
-        try:
+        with ExitStack() as open_files:
+            store = open_files.enter_context(
+                closing(
+                    Store(
+                        self._folder / "rounds",
+                        plan_digest=identity,
+                        updates=self._folder / "updates",
+                    )
+                )
+            )
+            own = strategy is not None
+            consortium = open_files.enter_context(
+                closing(
+                    assemble(plan, records.by_site, self._factory, self._folder, own_strategy=own)
+                )
+            )
             heard.started(plan, consortium.specs, store.history())
             vector, reports = self._train(consortium, records, store, strategy)
             model_sha256 = write_vector_file(self._folder, vector, consortium.layout)
@@ -180,9 +206,6 @@ class _Run:
                 records, consortium, store, vector=vector, reports=reports, privacy=privacy
             )
             values["model_sha256"] = model_sha256
-        finally:
-            consortium.close()
-            store.close()
         values |= self._baselines(records, consortium)
         values["edge"] = self._edge(values, records.test, vector)
         return values

@@ -116,8 +116,8 @@ def test_a_raising_site_is_refused_and_its_words_stay_home(
 
 def test_a_silent_site_is_late_and_the_others_go_on(make_lab: Any, make_plan: MakePlan) -> None:
     awake = threading.Event()
-    lab = make_lab(make_plan(3, rounds=2, quorum=0.6, deadline_s=0.7))
-    threading.Timer(2.5, awake.set).start()
+    lab = make_lab(make_plan(3, rounds=2, quorum=0.6, deadline_s=1.2))
+    threading.Timer(4.0, awake.set).start()
     lab.run(lambda name, app: silent(app, awake) if name == "s1" else app, workers=3)
     assert [release.late for release in lab.rounds] == [("s1",), ("s1",)]
     assert [release.sites for release in lab.rounds] == [("s0", "s2")] * 2
@@ -195,8 +195,8 @@ def test_no_site_takes_part(make_lab: Any, make_plan: MakePlan) -> None:
 
 def test_no_quorum_can_be_resumed(make_lab: Any, make_plan: MakePlan) -> None:
     awake = threading.Event()
-    lab = make_lab(make_plan(2, rounds=3, deadline_s=0.5))
-    threading.Timer(3.0, awake.set).start()
+    lab = make_lab(make_plan(2, rounds=3, deadline_s=1.0))
+    threading.Timer(5.0, awake.set).start()
     with pytest.raises(Interrupted, match="silent: s1"):
         lab.run(lambda name, app: silent(app, awake, rounds=range(2, 99)) if name == "s1" else app)
     assert [release.round for release in lab.rounds] == [1]

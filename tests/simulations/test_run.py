@@ -1,5 +1,6 @@
 """``simulate`` with one's own objects: results, refusals, and that a result is not invented."""
 
+import errno
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from collegium.core.errors import InvalidInput, OutputExists
+from collegium.core.errors import Interrupted, InvalidInput, OutputExists
 from collegium.core.plan import Plan
 from collegium.privacy.statement import NO_GUARANTEE
 from collegium.simulations.listener import Listener
@@ -143,3 +144,28 @@ def test_missing_records(make_plan: MakePlan, make_records: Any, tmp_path: Path)
     del records["s1"]
     with pytest.raises(InvalidInput, match="s1"):
         simulate(plan, sites=records, out=tmp_path / "run")
+
+
+def test_a_full_disk_stops_the_run_and_resume_goes_on(
+    make_plan: MakePlan, make_records: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from collegium.server import store
+
+    plan, out, write = make_plan(2, rounds=3), tmp_path / "run", store.write_atomic
+    writes: list[Path] = []
+
+    def full(path: Path, *chunks: bytes) -> None:
+        writes.append(path)
+        if "round-000002.safetensors" in path.name:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(path, *chunks)
+
+    whole = simulate(plan, sites=make_records(plan), out=tmp_path / "whole")
+    monkeypatch.setattr(store, "write_atomic", full)
+    with pytest.raises(Interrupted, match="No space left"):
+        simulate(plan, sites=make_records(plan), out=out)
+    assert len(writes) > 0
+    monkeypatch.setattr(store, "write_atomic", write)
+    again = simulate(plan, sites=make_records(plan), out=out, resume=True)
+    assert again.values["model_sha256"] == whole.values["model_sha256"]
+    assert again.epsilon_by_site == whole.epsilon_by_site
