@@ -73,10 +73,16 @@ class CollegiumError(Exception):
         """Return what went wrong, why, and the cure, as one paragraph."""
         parts = [self.what.rstrip(".") + "."]
         if self.why:
-            parts.append(self.why[:1].upper() + self.why[1:].rstrip(".") + ".")
+            parts.append(_sentence(self.why))
         if self.cure:
             parts.append("Cure: " + self.cure.rstrip(".") + ".")
         return " ".join(parts)
+
+
+def _sentence(text: str) -> str:
+    """Return ``text`` as a sentence; a first word that is a name (fp32, `init`) stays as it is."""
+    plain = text.partition(" ")[0].isalpha()
+    return (text[0].upper() + text[1:] if plain else text).rstrip(".") + "."
 
 
 class GateFailed(CollegiumError):

@@ -162,7 +162,7 @@ def test_each_error_of_the_tree_answers_with_its_exit_code(
 ) -> None:
     fail_with(monkeypatch, kind("It broke", why="because", cure="mend it"))
     assert run(["demo"]) == kind.exit_code
-    assert capsys.readouterr().err == "Error: It broke. because. Cure: mend it.\n"
+    assert capsys.readouterr().err == "Error: It broke. Because. Cure: mend it.\n"
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), click.Abort(), OSError(28, "full")])
