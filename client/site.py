@@ -97,6 +97,11 @@ class Site:
         """Return the key by which everyone knows this site."""
         return self._key.public_key()
 
+    @property
+    def reproducible_noise(self) -> bool:
+        """Return whether a seed determines this site's noise: then there is no guarantee."""
+        return self._noise.reproducible
+
     def hello(self, request: Sealed) -> Sealed:
         """Answer who this site is, under which plan, and where its ledger stands."""
         asked = Hello.open(request, self._coordinator)

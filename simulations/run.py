@@ -276,7 +276,7 @@ class _Run:
             totals={name: ledger.spend() for name, ledger in ledgers.items()},
             ledger_heads={name: ledger.head for name, ledger in ledgers.items()},
             released=("the trainable vector of every round (noised)", "public-test metrics"),
-            reproducible_noise=True,
+            reproducible_noise=any(site.reproducible_noise for site in consortium.sites),
             rounds=self._plan.rounds.count,
         )
 
