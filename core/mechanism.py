@@ -11,16 +11,19 @@ Unit = Literal["record", "patient"]
 Relation = Literal["add-or-remove-one", "replace-one", "replace-special"]
 Sampler = Literal["poisson", "truncated-poisson"]
 
+CLIP_SLACK = 1e-5
+"""Relative rounding by which one unit's clipped contribution may exceed C; noise covers it."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MechanismSpec:
     """The subsampled Gaussian mechanism of one site and one round (DP-SGD, Abadi et al. 2016).
 
     Every field is a constant of the plan; none is a function of a site's records.
-    ``clip_norm`` is an L2 norm C; the noise added to the clipped sum has standard deviation
-    ``noise_multiplier * clip_norm`` per coordinate; the noisy sum is divided by ``normaliser``
-    (records); ``steps`` is the number of noisy steps per round; ``batch_cap`` is 0 for plain
-    Poisson sampling.
+    A unit is one record, or one patient with all of its records. ``clip_norm`` is the L2 norm C
+    of a unit's contribution; ``public_records`` bounds the number of units at the site; the
+    noisy sum is divided by ``normaliser`` (units); ``steps`` is the number of noisy steps per
+    round; ``batch_cap`` is the most units of one step, 0 for plain Poisson sampling.
     """
 
     unit: Unit
@@ -29,11 +32,20 @@ class MechanismSpec:
     noise_multiplier: float
     sampler: Sampler
     sampling_rate: float
+    public_records: int
     normaliser: float
     steps: int
     batch_cap: int
     delta: float
     trainable_digest: str
+
+    @property
+    def noise_std(self) -> float:
+        """Return the standard deviation per coordinate of the noise on a step's clipped sum.
+
+        It is calibrated to C (1 + CLIP_SLACK), so that rounding in the clipping is charged.
+        """
+        return self.noise_multiplier * self.clip_norm * (1 + CLIP_SLACK)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

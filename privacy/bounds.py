@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from ..core.mechanism import MechanismSpec
+from ..core.mechanism import CLIP_SLACK, MechanismSpec
 
 TAIL = 40.0
 """Nats: an honest update exceeds the bound with probability below 2 exp(-40) per step."""
@@ -23,6 +23,7 @@ def update_norm_bound(
     """
     n, q = public_records, spec.sampling_rate
     batch = min(float(n), n * q + math.sqrt(2 * n * q * (1 - q) * TAIL) + TAIL / 3)
+    batch = min(batch, float(spec.batch_cap)) if spec.batch_cap else batch
     noise = spec.noise_multiplier * (math.sqrt(size) + math.sqrt(2 * TAIL))
-    step = spec.clip_norm * (batch + noise) / spec.normaliser
+    step = spec.clip_norm * (1 + CLIP_SLACK) * (batch + noise) / spec.normaliser
     return _ROUNDING * learning_rate * spec.steps * step

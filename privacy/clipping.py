@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from opacus.grad_sample.grad_sample_module import GradSampleHooks
 from torch import Tensor, nn
 
-from ..core.errors import InvalidInput
+from ..core.errors import InvalidInput, NotBuiltYet
 from .readiness import check
 
 # Opacus hooks modules whose inputs need no gradient (a head on a frozen trunk): torch then warns
@@ -24,10 +24,16 @@ PerRecordLoss = Callable[[Tensor, Tensor], Tensor]
 
 
 class Clipper(Protocol):
-    """Turns records into one bounded vector: sum_i min(1, C / |g_i|) g_i."""
+    """Turns units into one bounded vector: sum_u min(1, C / |g_u|) g_u."""
 
-    def clipped_sum(self, x: Tensor, y: Tensor, clip_norm: float) -> NDArray[np.float64]:
-        """Return the (d,) clipped sum over the records of ``x`` (n, ...) and ``y`` (n,)."""
+    def clipped_sum(
+        self, x: Tensor, y: Tensor, clip_norm: float, *, units: NDArray[np.intp] | None = None
+    ) -> NDArray[np.float64]:
+        """Return the (d,) clipped sum over the records of ``x`` (n, ...) and ``y`` (n,).
+
+        ``units`` (n,) numbers each record's unit, ascending from 0; a unit's gradient g_u is the
+        mean of its records' gradients. None: each record is a unit.
+        """
         ...
 
 
@@ -52,8 +58,12 @@ class OpacusClipper:
         self._chunk = chunk
         self._size = sum(parameter.numel() for parameter in self._parameters)
 
-    def clipped_sum(self, x: Tensor, y: Tensor, clip_norm: float) -> NDArray[np.float64]:
+    def clipped_sum(
+        self, x: Tensor, y: Tensor, clip_norm: float, *, units: NDArray[np.intp] | None = None
+    ) -> NDArray[np.float64]:
         """Return the (d,) clipped sum; an empty batch gives zeros."""
+        if units is not None:
+            raise NotBuiltYet("clipping by patient", cure="set [privacy] unit = 'record'")
         total = torch.zeros(self._size, dtype=torch.float64)
         if len(x) == 0:
             return total.numpy()

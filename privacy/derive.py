@@ -51,6 +51,7 @@ def mechanism(
         noise_multiplier=float(noise_multiplier),
         sampler="poisson",
         sampling_rate=float(privacy.sampling_rate),
+        public_records=site.public_records,
         normaliser=float(privacy.sampling_rate * site.public_records),
         steps=plan.rounds.local_steps,
         batch_cap=privacy.batch_cap,

@@ -1,6 +1,8 @@
-"""One private step: sample, clip, sum, noise, divide by a public constant."""
+"""One private step: sample units, clip, sum, noise, divide by a public constant."""
 
 from __future__ import annotations
+
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -8,8 +10,27 @@ from numpy.typing import NDArray
 
 from ..core.mechanism import MechanismSpec
 from .clipping import Clipper
-from .noise import NoiseStream
-from .sampling import poisson_sample
+from .noise import Floats, NoiseStream
+from .sampling import sample
+from .units import Units
+
+
+class StepObserver(Protocol):
+    """Sees, inside the site, what one step drew: the audit's evidence. It never leaves."""
+
+    def observe(
+        self,
+        spec: MechanismSpec,
+        *,
+        step: int,
+        units: int,
+        batch: NDArray[np.intp],
+        clean: Floats,
+        noisy: Floats,
+    ) -> None:
+        """Take in one step: the site's number of units, the indices of those sampled, and the
+        clipped sum (d,) before and after the noise."""
+        ...
 
 
 def private_gradient(
@@ -18,18 +39,28 @@ def private_gradient(
     x: NDArray[np.generic],
     y: NDArray[np.int64],
     stream: NoiseStream,
-) -> NDArray[np.float64]:
+    *,
+    units: Units | None = None,
+    step: int = 0,
+    observer: StepObserver | None = None,
+) -> Floats:
     """Return the (d,) noisy mean gradient of one step (Abadi et al. 2016, Algorithm 1).
 
-    ``x`` (n, ...) raw values and ``y`` (n,) labels are the site's training records. Sampling
-    and noise come from ``stream``; every constant comes from ``spec``. The divisor is the
-    plan's normaliser, not the batch's size, which is private.
+    ``x`` (n, ...) raw values and ``y`` (n,) labels are the site's training records; ``units``
+    says which of them belong to one patient (None: each record is a unit). Sampling and noise
+    come from ``stream``; every constant comes from ``spec``. The divisor is the plan's
+    normaliser, not the batch's size, which is private.
     """
-    batch = poisson_sample(stream, len(x), spec.sampling_rate)
-    clipped = clipper.clipped_sum(
-        torch.from_numpy(np.asarray(x[batch], dtype=np.float32)),
-        torch.from_numpy(y[batch]),
+    units = units or Units.singles(len(x))
+    batch = sample(spec, stream, len(units))
+    rows, owners = units.rows_of(batch)
+    clean = clipper.clipped_sum(
+        torch.from_numpy(np.asarray(x[rows], dtype=np.float32)),
+        torch.from_numpy(y[rows]),
         spec.clip_norm,
+        units=owners,
     )
-    noise = stream.normal(len(clipped)) * (spec.noise_multiplier * spec.clip_norm)
-    return (clipped + noise) / spec.normaliser
+    noisy = clean + stream.normal(len(clean)) * spec.noise_std
+    if observer is not None:
+        observer.observe(spec, step=step, units=len(units), batch=batch, clean=clean, noisy=noisy)
+    return noisy / spec.normaliser

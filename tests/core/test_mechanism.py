@@ -8,12 +8,12 @@ from collegium.core.mechanism import MechanismSpec, spec_digest
 
 SPEC = MechanismSpec(
     unit="record", relation="add-or-remove-one", clip_norm=1.0, noise_multiplier=3.0,
-    sampler="poisson", sampling_rate=0.3, normaliser=90.0, steps=1, batch_cap=0, delta=1e-4,
+    sampler="poisson", sampling_rate=0.3, public_records=300, normaliser=90.0, steps=1, batch_cap=0, delta=1e-4,
     trainable_digest="sha256:t",
 )  # fmt: skip
 OTHER = {
     "unit": "patient", "relation": "replace-one", "clip_norm": 2.0, "noise_multiplier": 3.1,
-    "sampler": "truncated-poisson", "sampling_rate": 0.31, "normaliser": 91.0, "steps": 2,
+    "sampler": "truncated-poisson", "sampling_rate": 0.31, "public_records": 301, "normaliser": 91.0, "steps": 2,
     "batch_cap": 7, "delta": 1e-5, "trainable_digest": "sha256:u",
 }  # fmt: skip
 
