@@ -22,9 +22,12 @@ from .verbs import example
 def command(run: Path, out: Path | None, as_json: bool) -> None:
     """Write the report of the finished run in RUN again.
 
-    It shows what stands in RUN/result.json, and nothing else.
+    It shows what stands in RUN/result.json, and nothing else. The privacy statement beside it
+    (privacy.json, privacy.html) also holds RUN/audit.json, once there is one.
     """
+    from ..server.privacy_page import write_privacy_page
     from ..server.report import write_report
 
+    write_privacy_page(run)
     path = write_report(run, out or run / "report.html")
     click.echo(json.dumps({"report": str(path)}) if as_json else str(path))

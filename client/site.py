@@ -22,8 +22,11 @@ from ..core.plan import Plan
 from ..data.checks import check
 from ..data.site_data import SiteData
 from ..privacy.bounds import update_norm_bound
+from ..privacy.derive import evaluation_mechanism
 from ..privacy.ledger import Ledger
 from ..privacy.noise import NoiseSource
+from .evaluate import PrivateEvaluation
+from .evidence import Evidence
 from .gate import may_leave, read_base
 from .policy import Policy
 from .spool import Spool
@@ -61,15 +64,20 @@ class Site:
         spool: Spool,
         noise: NoiseSource,
         step_bound: float,
+        evidence: Evidence | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
-        """``step_bound`` bounds how far one round moves the global model (L2 norm).
+        """``step_bound`` bounds how far one round moves the global model (L2 norm);
+        ``evidence`` keeps, at the site, what the audit tests.
 
         Raises ``InvalidInput`` for records that would make the site's answers depend on them.
         """
         ref = plan.site(identity.name)
         if problems := check(
-            data, classes=len(plan.model.classes), public_records=ref.public_records
+            data,
+            classes=len(plan.model.classes),
+            public_records=ref.public_records,
+            unit=spec.unit,
         ):
             raise InvalidInput(f"the records of site '{identity.name}'", problems)
         self._lock = threading.Lock()  # two answers to one question would be two draws of noise
@@ -79,8 +87,19 @@ class Site:
         self._plan_digest = plan.digest
         self._trainer, self._policy = trainer, policy
         self.ledger, self._spool, self._noise = ledger, spool, noise
-        self._now = now
+        self._evidence, self._now = evidence, now
         self._step_bound = step_bound
+        counting = evaluation_mechanism(plan, ref)
+        self._counts = counting and PrivateEvaluation(
+            site=self.name,
+            key=self._key,
+            spec=counting,
+            data=data,
+            trainer=trainer,
+            ledger=ledger,
+            spool=spool,
+            noise=noise,
+        )
         opened = trainer.open_vector
         self._open_sha256 = sha256_hex(opened.astype("<f4").tobytes())
         self._open_norm = float(np.linalg.norm(opened.astype(np.float64)))
@@ -101,6 +120,11 @@ class Site:
     def reproducible_noise(self) -> bool:
         """Return whether a seed determines this site's noise: then there is no guarantee."""
         return self._noise.reproducible
+
+    @property
+    def device_noise(self) -> bool:
+        """Return whether a device's generator, not AES, draws this site's noise."""
+        return self._trainer.device_noise
 
     def hello(self, request: Sealed) -> Sealed:
         """Answer who this site is, under which plan, and where its ledger stands."""
@@ -148,9 +172,11 @@ class Site:
         ).seal(self._key)
 
     def evaluate(self, request: Sealed) -> Sealed:
-        """Answer with the metrics of the given model on this site's public test part.
+        """Answer how good the given model is on this site's test part, as the plan allows.
 
-        Raises ``BadMessage`` for a question that is not the coordinator's or holds no model.
+        Metrics where that part is public, else noised counts from the site's budget. Raises
+        ``BadMessage`` for a question that is not the coordinator's, holds no model, or that
+        policy or budget forbid to answer.
         """
         asked = Invitation.open(request, self._coordinator)
         if asked.plan != self._plan_digest or asked.site != self.name:
@@ -165,6 +191,8 @@ class Site:
         if not verdict.ok:
             raise BadMessage(verdict.code)
         with self._lock:
+            if self._plan.evaluation.origin != "public":
+                return self._count(asked, vector)
             metrics = self._metrics(vector)
         return Report(
             job=asked.job, site=self.name, model_sha256=asked.base_sha256, metrics=metrics
@@ -222,9 +250,7 @@ class Site:
                 spec=self.spec,
             )
         metrics = self._metrics(base) if invitation.evaluate else {}
-        vector = self._trainer.train(
-            base, self._data, self.spec, self._noise, site=self.name, round=invitation.round
-        )
+        vector = self._train(invitation, base)
         verdict = may_leave(vector, self._trainer.layout, self._update_bound)
         if not verdict.ok:
             raise CollegiumError(verdict.reason)
@@ -244,6 +270,23 @@ class Site:
         self._commit(invitation, reply)
         return reply
 
+    def _train(self, invitation: Invitation, base: Vector) -> Vector:
+        evidence = self._evidence
+        if evidence is not None:
+            evidence.begin(job=invitation.job, round=invitation.round, attempt=invitation.attempt)
+        vector = self._trainer.train(
+            base,
+            self._data,
+            self.spec,
+            self._noise,
+            site=self.name,
+            round=invitation.round,
+            observer=evidence,
+        )
+        if evidence is not None:
+            evidence.end(vector)
+        return vector
+
     def _commit(self, invitation: Invitation, reply: Sealed) -> None:
         if self._policy.private:
             self.ledger.commit(
@@ -253,12 +296,29 @@ class Site:
                 update_sha256=_digest(reply),
             )
 
+    def _count(self, asked: Invitation, vector: Vector) -> Sealed:
+        """Return noised counts, once the same policy that guards training has allowed them."""
+        verdict = self._policy.check(self._plan, self.spec)
+        if not verdict.ok or self._counts is None or not self._may_tell("accuracy"):
+            raise BadMessage("policy")
+        if self._now() > asked.deadline:
+            raise BadMessage("deadline")
+        if asked.site_ledger_head and not self.ledger.knows(asked.site_ledger_head):
+            raise BadMessage("ledger")
+        try:
+            return self._counts.report(asked, vector)
+        except CollegiumError as error:
+            logger.warning("site %s does not evaluate: %s", self.name, error)
+            raise BadMessage("budget") from None
+
+    def _may_tell(self, metric: str) -> bool:
+        return not self._policy.metrics or metric in self._policy.metrics
+
     def _metrics(self, vector: Vector) -> dict[str, float]:
         if self._plan.evaluation.origin != "public":
             return {}
         found = self._trainer.evaluate(vector, self._data)
-        allowed = self._policy.metrics
-        return {name: value for name, value in found.items() if not allowed or name in allowed}
+        return {name: value for name, value in found.items() if self._may_tell(name)}
 
 
 def _digest(reply: Sealed) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Literal
 
@@ -10,6 +11,7 @@ from .digest import digest_of
 Unit = Literal["record", "patient"]
 Relation = Literal["add-or-remove-one", "replace-one", "replace-special"]
 Sampler = Literal["poisson", "truncated-poisson"]
+SAMPLERS = ("poisson", "truncated-poisson")
 
 CLIP_SLACK = 1e-5
 """Relative rounding by which one unit's clipped contribution may exceed C; noise covers it."""
@@ -38,6 +40,22 @@ class MechanismSpec:
     batch_cap: int
     delta: float
     trainable_digest: str
+
+    def __post_init__(self) -> None:
+        """Raise ``ValueError`` for what can be neither executed nor accounted."""
+        rules = (
+            (self.sampler in SAMPLERS, "the sampler is not a Poisson sampler"),
+            ((self.sampler == "truncated-poisson") == (self.batch_cap > 0), "cap and sampler"),
+            (0 < self.clip_norm < math.inf, "the clip norm is not positive"),
+            (0 <= self.noise_multiplier < math.inf, "the noise multiplier is negative"),
+            (0 < self.sampling_rate <= 1, "the sampling rate is not in (0, 1]"),
+            (0 < self.normaliser < math.inf, "the normaliser is not positive"),
+            (self.steps >= 1 and self.public_records >= 1, "no step or no unit"),
+            (0 < self.delta < 1, "delta is not in (0, 1)"),
+        )
+        for holds, what in rules:
+            if not holds:
+                raise ValueError(f"no mechanism: {what}")
 
     @property
     def noise_std(self) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,9 @@ class SiteData:
     """One site's private records, split into a training and a test part.
 
     ``train_x`` (n, ...) and ``test_x`` (m, ...) raw values; ``train_y`` (n,) and ``test_y``
-    (m,) class indices. Nothing here is ever summarised for anyone outside the site.
+    (m,) class indices; ``train_units`` (n,) and ``test_units`` (m,) name each record's patient,
+    None where every record stands for itself. Nothing here is ever summarised for anyone
+    outside the site.
     """
 
     asset: str
@@ -24,6 +27,8 @@ class SiteData:
     train_y: Labels
     test_x: Records
     test_y: Labels
+    train_units: NDArray[Any] | None = None
+    test_units: NDArray[Any] | None = None
 
     def __repr__(self) -> str:
         return f"SiteData(asset={self.asset!r}, records not shown)"

@@ -1,53 +1,105 @@
-"""From executed mechanisms to epsilon and back, by privacy loss distributions.
+"""From executed mechanisms to epsilon and back; nothing here ever sees a record.
 
-Accounting is dp-accounting's PLD (Koskela et al. 2020; Doroshenko et al. 2022), pessimistic
-rounding, value discretization ``INTERVAL``. Nothing here ever sees a record.
+A schedule that was fixed beforehand (one signed plan) is accounted by privacy loss
+distributions, and the smaller of that and the Renyi bound holds. Plans chosen after the outputs
+of earlier ones were known are bounded by the Renyi filter alone.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import lru_cache
+from typing import Literal
 
-from dp_accounting import dp_event as events
-from dp_accounting import privacy_accountant
-from dp_accounting.pld import PLDAccountant
+import numpy as np
+from scipy.optimize import brentq
 
-from ..core.errors import InvalidInput, NotBuiltYet
-from ..core.mechanism import MechanismSpec, Relation, Unit
+from ..core.errors import InvalidInput
+from ..core.mechanism import Relation
+from . import pld, rdp
+from .events import Spend, Step, Steps, relation_of, steps_of
 
-INTERVAL = 1e-3
-"""Discretization of the privacy loss; 1e-4 changes epsilon by about 1e-3 (notes/privacy.md, 5)."""
+LEAST_NOISE, MOST_NOISE = 0.2, 10_000.0
+"""Range of calibration: below, the accounting takes minutes; above, it is a plan's mistake."""
 
-LEAST_NOISE = 0.2
-"""Calibration never goes below this: with hardly any noise the accounting takes minutes."""
+_ROUNDING = 1e4  # calibrated noise multipliers are rounded up to 1e-4
 
-_RELATIONS = {
-    "add-or-remove-one": privacy_accountant.NeighboringRelation.ADD_OR_REMOVE_ONE,
-    "replace-one": privacy_accountant.NeighboringRelation.REPLACE_ONE,
-    "replace-special": privacy_accountant.NeighboringRelation.REPLACE_SPECIAL,
-}
 
-Spend = Sequence[tuple[MechanismSpec, int]]
-"""Mechanisms that ran (or are reserved), each with its number of noisy steps."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bound:
+    """The smallest valid epsilon of a schedule and how it was found.
 
-_Key = tuple[float, float, int]
-"""What the privacy loss of one step depends on: noise multiplier, sampling rate, batch cap."""
+    ``interval`` is the discretization at which the privacy loss distribution had converged.
+    """
+
+    epsilon: float
+    method: Literal["pld", "rdp", "none"]
+    interval: float = 0.0
+    pld: float = 0.0
+    rdp: float = 0.0
 
 
 def epsilon_of(spend: Spend, delta: float) -> float:
     """Return the epsilon of all these steps composed, at this delta.
 
-    The mechanisms may differ in noise and sampling rate, not in unit or relation: those raise
-    ``InvalidInput``. No step costs nothing; a step without noise costs ``inf``.
+    The mechanisms may differ in noise, sampling and cap, not in unit or relation: those raise
+    ``InvalidInput``. No step costs nothing; a step without noise costs ``inf``. Valid for one
+    plan: what was chosen later, knowing outputs, needs ``filter_epsilon``.
     """
-    steps: dict[_Key, int] = {}
-    for spec, count in spend:
-        key = (spec.noise_multiplier, spec.sampling_rate, spec.batch_cap)
-        steps[key] = steps.get(key, 0) + count
-    used = tuple(sorted((key, count) for key, count in steps.items() if count > 0))
-    return _epsilon(used, _relation(spec for spec, _ in spend), delta)
+    return bound_of(spend, delta).epsilon
+
+
+def bound_of(spend: Spend, delta: float) -> Bound:
+    """Return the smallest valid bound of one plan's schedule: PLD, refined, or Renyi."""
+    return _bound(steps_of(spend), relation_of(spec for spec, _ in spend), delta)
+
+
+def filter_epsilon(spend: Spend, delta: float) -> float:
+    """Return the epsilon that holds when later mechanisms were chosen knowing earlier outputs."""
+    steps, relation = steps_of(spend), relation_of(spec for spec, _ in spend)
+    return _filtered(steps, relation, delta)
+
+
+def enforced_epsilon(spends: Mapping[str, Spend], delta: float) -> float:
+    """Return the epsilon that an asset's cap is held against; ``spends`` by job (one plan each).
+
+    One job is a fixed schedule. A second one may have been planned after looking at what the
+    first released, so that the Renyi filter decides.
+    """
+    used = [spend for spend in spends.values() if spend]
+    together = [row for spend in used for row in spend]
+    return filter_epsilon(together, delta) if len(used) > 1 else epsilon_of(together, delta)
+
+
+def delta_of(spend: Spend, epsilon: float) -> float:
+    """Return the smallest delta at which the schedule is (epsilon, delta)-private."""
+    steps, relation = steps_of(spend), relation_of(spec for spec, _ in spend)
+    if not steps:
+        return 0.0
+    if _unprotected(steps):
+        return 1.0
+    return pld.refined(lambda found: found.get_delta_for_epsilon(epsilon), steps, relation)[0]
+
+
+def detection_of(spend: Spend, false_positive_rate: float) -> float:
+    """Return the largest true positive rate of any membership test at that false positive rate.
+
+    TPR <= min over epsilon of delta(epsilon) + exp(epsilon) FPR (Dong, Roth & Su 2022).
+    """
+    steps, relation = steps_of(spend), relation_of(spec for spec, _ in spend)
+    if not steps:
+        return false_positive_rate
+    if _unprotected(steps):
+        return 1.0
+    grid = np.linspace(0.0, max(1.0, -math.log(false_positive_rate)), 400)
+
+    def largest(found: object) -> float:
+        deltas = np.asarray(found.get_delta_for_epsilon(list(grid)))  # pyright: ignore[reportAttributeAccessIssue]
+        return float(np.min(deltas + np.exp(grid) * false_positive_rate))
+
+    return min(1.0, pld.refined(largest, steps, relation)[0])
 
 
 @lru_cache(maxsize=256)
@@ -60,63 +112,73 @@ def calibrate(
     relation: Relation = "add-or-remove-one",
     batch_cap: int = 0,
     public_records: int = 0,
+    beside: Steps = (),
+    spent: Steps = (),
 ) -> float:
     """Return the smallest noise multiplier, rounded up to 1e-4, that keeps steps within epsilon.
 
-    ``public_records`` is the dataset size that truncated sampling needs. Raises
-    ``InvalidInput`` when no noise multiplier below 10,000 is enough.
+    ``public_records`` is the number of units that truncated sampling needs; ``beside`` are other
+    steps of the same plan; ``spent`` is what earlier plans have used of the same budget, so that
+    the result is for what is left of it (Renyi filter). Raises ``InvalidInput`` when nothing is
+    left or no noise multiplier below 10,000 is enough.
     """
-    del public_records  # read by truncated sampling, which `_event` refuses until it is built
+    sizes = (batch_cap, public_records) if batch_cap else (0, 0)
 
-    def spent(noise_multiplier: float) -> float:
-        return _epsilon((((noise_multiplier, sampling_rate, batch_cap), steps),), relation, delta)
+    def excess(noise_multiplier: float) -> float:
+        own = (Step(noise_multiplier, sampling_rate, *sizes), steps)
+        if spent:
+            return _filtered(_joined((own, *beside, *spent)), relation, delta) - epsilon
+        return _bound(_joined((own, *beside)), relation, delta).epsilon - epsilon
 
+    if excess(LEAST_NOISE) <= 0:
+        return LEAST_NOISE
     low, high = LEAST_NOISE, 1.0
-    while spent(high) > epsilon:
+    while excess(high) > 0:
         low, high = high, high * 2
-        if high > 10_000:
+        if high > 2 * MOST_NOISE:
             raise InvalidInput(
                 f"no noise multiplier keeps {steps} steps within epsilon {epsilon:g}",
-                why=f"even 10,000 is not enough at delta {delta:g}, as far as the accountant's"
-                f" resolution ({INTERVAL:g}) can tell",
+                why=f"even {MOST_NOISE:,.0f} is not enough at delta {delta:g}"
+                + (", beside what is already spent" if spent or beside else ""),
                 cure="raise epsilon or delta, or take fewer rounds",
             )
-    while high - low > 1e-4:
-        middle = (low + high) / 2
-        low, high = (middle, high) if spent(middle) > epsilon else (low, middle)
-    return math.ceil(high * 1e4) / 1e4
+    root = float(brentq(excess, low, high, xtol=1e-6))
+    rounded = math.ceil((root - 1e-4) * _ROUNDING)
+    while excess(rounded / _ROUNDING) > 0:
+        rounded += 1
+    return rounded / _ROUNDING
 
 
 @lru_cache(maxsize=4096)
-def _epsilon(steps: tuple[tuple[_Key, int], ...], relation: Relation, delta: float) -> float:
+def _bound(steps: Steps, relation: Relation, delta: float) -> Bound:
+    if not steps:
+        return Bound(epsilon=0.0, method="none")
+    if _unprotected(steps):
+        return Bound(epsilon=math.inf, method="none", pld=math.inf, rdp=math.inf)
+    tight, interval = pld.refined(lambda found: found.get_epsilon_for_delta(delta), steps, relation)
+    second = rdp.epsilon(steps, relation, delta)
+    return Bound(
+        epsilon=min(tight, second),
+        method="pld" if tight <= second else "rdp",
+        interval=interval,
+        pld=tight,
+        rdp=second,
+    )
+
+
+@lru_cache(maxsize=4096)
+def _filtered(steps: Steps, relation: Relation, delta: float) -> float:
     if not steps:
         return 0.0
-    if any(key[0] <= 0 for key, _ in steps):
-        return math.inf
-    accountant = PLDAccountant(_RELATIONS[relation], value_discretization_interval=INTERVAL)
-    for key, count in steps:
-        accountant.compose(events.SelfComposedDpEvent(_event(key), count))
-    return float(accountant.get_epsilon(delta))
+    return math.inf if _unprotected(steps) else rdp.epsilon(steps, relation, delta)
 
 
-def _event(key: _Key) -> events.DpEvent:
-    noise_multiplier, sampling_rate, batch_cap = key
-    if batch_cap:
-        raise NotBuiltYet(
-            "truncated Poisson sampling (batch_cap > 0) is not built yet",
-            why="its accounting comes with the privacy core",
-            cure="set batch_cap = 0",
-        )
-    gaussian = events.GaussianDpEvent(noise_multiplier)
-    return events.PoissonSampledDpEvent(sampling_rate, gaussian)
+def _unprotected(steps: Steps) -> bool:
+    return any(step.noise_multiplier <= 0 for step, _ in steps)
 
 
-def _relation(specs: Iterable[MechanismSpec]) -> Relation:
-    kinds: set[tuple[Unit, Relation]] = {(spec.unit, spec.relation) for spec in specs}
-    if len(kinds) > 1:
-        raise InvalidInput(
-            "mechanisms of different units or neighbouring relations cannot be composed",
-            why="their epsilons bound different things: " + ", ".join(map(str, sorted(kinds))),
-            cure="keep one unit and relation per data asset",
-        )
-    return kinds.pop()[1] if kinds else "add-or-remove-one"
+def _joined(steps: Steps) -> Steps:
+    counts: dict[Step, int] = {}
+    for step, count in steps:
+        counts[step] = counts.get(step, 0) + count
+    return tuple(sorted(counts.items()))

@@ -32,6 +32,10 @@ class NoiseStream:
         words = np.frombuffer(self._encryptor.update(bytes(8 * count)), dtype="<u8")
         return ((words >> np.uint64(11)) + np.uint64(1)).astype(np.float64) * 2.0**-53
 
+    def seed(self) -> int:
+        """Return 64 bits of the stream for another generator, as a signed integer."""
+        return int.from_bytes(self._encryptor.update(bytes(8)), "little", signed=True)
+
     def normal(self, count: int) -> Floats:
         """Return (count,) independent standard normals (Box & Muller 1958)."""
         half = (count + 1) // 2

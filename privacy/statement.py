@@ -3,100 +3,158 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
 from ..core.errors import InvalidInput
-from ..core.mechanism import MechanismSpec
-from .accountant import INTERVAL, Spend, epsilon_of
+from ..core.mechanism import CLIP_SLACK, MechanismSpec
+from . import statement_words as words
+from .accountant import bound_of, detection_of, enforced_epsilon, epsilon_of
+from .events import Spend
 
 NO_GUARANTEE = "no privacy guarantee: noise reproducible"
-
-_NOT_COVERED = (
-    "facts about the population that hold with or without any single record",
-    "the sites' names, public sizes and the time at which they answer",
-    "records of the test parts where the plan declares them public: their metrics carry no noise",
-    "a person whose records are held by several sites, unless 'epsilon_if_shared' is read",
-    "a site's decision to take part or to sit a round out",
-    "data that the open model was trained on before this run",
-    "choices of settings that somebody made by looking at these records",
-    "floating-point artefacts of the noise (Mironov 2012), a theoretical class of attack",
-)
-
-_ADVERSARIES = {
-    "coordinator": "sees each site's noised update: bounded by that site's epsilon",
-    "other sites": "see the global model of every round: bounded by the same epsilon",
-    "device holder": "sees the released model: post-processing, bounded by the same",
-}
+NOT_RUN = "not run"
+FALSE_POSITIVES = 1e-3
+"""The false positive rate at which a membership test's success is bounded."""
 
 
-def statement(
-    *,
-    specs: Mapping[str, MechanismSpec],
-    spends: Mapping[str, Spend],
-    totals: Mapping[str, Spend],
-    ledger_heads: Mapping[str, str],
-    released: Sequence[str],
-    reproducible_noise: bool,
-    rounds: int,
-) -> dict[str, Any]:
-    """Return the privacy statement of a run as plain values.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SiteAccount:
+    """What one site's ledger holds: every number said of the site is derived from this.
 
-    ``spends`` is what each site's ledger holds of this run and ``totals`` of its whole asset;
-    every epsilon is recomputed from them here. Raises ``InvalidInput`` when a site has a
-    mechanism but no ledger rows or head.
+    ``run`` are the reserves of this run; ``jobs`` those of every run on the same data asset.
     """
-    missing = sorted(
-        set(specs) - set(spends) | set(specs) - set(totals) | set(specs) - set(ledger_heads)
-    )
-    if missing or not specs:
-        raise InvalidInput(
-            "the privacy statement is incomplete",
-            why="no ledger entries or head for: " + (", ".join(missing) or "any site"),
-            cure="collect every site's ledger before publishing",
-        )
-    spec = next(iter(specs.values()))
-    delta = spec.delta
-    by_site = {
-        name: {
-            "epsilon": epsilon_of(spends[name], delta),
-            "epsilon_total": epsilon_of(totals[name], delta),
-            "normaliser": specs[name].normaliser,
-            "noisy_steps": sum(steps for _, steps in spends[name]),
-            "ledger_head": ledger_heads[name],
-        }
-        for name in specs
-    }
+
+    spec: MechanismSpec
+    run: Spend
+    jobs: Mapping[str, Spend]
+    ledger_head: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Circumstances:
+    """What no ledger knows, but a reader must be told.
+
+    ``base_model`` names the open model and what it was trained on; ``evaluation`` is the plan's
+    origin of the test parts; ``reproducible_noise`` is read from the sites' noise sources.
+    """
+
+    rounds: int
+    released: Sequence[str]
+    base_model: str
+    base_model_trained_on: str
+    evaluation: str
+    reproducible_noise: bool
+    device_noise: bool = False
+
+
+def statement(sites: Mapping[str, SiteAccount], told: Circumstances) -> dict[str, Any]:
+    """Return the privacy statement of a run as plain values (notes 13; NIST SP 800-226, 2025).
+
+    Every epsilon is recomputed here from the ledgers' reserves. Raises ``InvalidInput`` when a
+    part is missing: a statement with a hole would be read as if there were nothing to say.
+    """
+    _complete(sites, told)
+    spec = next(iter(sites.values())).spec
+    by_site = {name: _site(account, spec.delta) for name, account in sites.items()}
+    worst = max(sites, key=lambda name: by_site[name]["epsilon"])
+    everyone = [row for account in sites.values() for row in account.run]
     return {
-        "guarantee": NO_GUARANTEE if reproducible_noise else "differential privacy",
+        "guarantee": NO_GUARANTEE if told.reproducible_noise else "differential privacy",
         "unit": spec.unit,
         "relation": spec.relation,
-        "delta": delta,
+        "delta": spec.delta,
+        "delta_reads": words.delta(spec.delta, max(a.spec.public_records for a in sites.values())),
         "epsilon_by_site": by_site,
-        "epsilon_max": max(site["epsilon"] for site in by_site.values()),
+        "epsilon_max": by_site[worst]["epsilon"],
         "epsilon_max_reads": "if no person is in two sites",
-        "epsilon_if_shared": epsilon_of([row for rows in spends.values() for row in rows], delta),
-        "mechanism": _mechanism(spec, rounds, reproducible_noise=reproducible_noise),
-        "accountant": {
-            "method": "privacy loss distribution",
-            "discretization": INTERVAL,
-            "dp_accounting": version("dp-accounting"),
+        "epsilon_if_shared": epsilon_of(everyone, spec.delta),
+        "epsilon_if_shared_reads": "if one person may be in every site",
+        "detection": _detection(sites[worst], everyone),
+        "mechanism": _mechanism(spec, told),
+        "accountant": _accountant(sites),
+        "protects_against": dict(words.ADVERSARIES),
+        "released": list(told.released),
+        "evaluation": words.EVALUATION[told.evaluation],
+        "base_model": {
+            "name": told.base_model,
+            "trained_on": told.base_model_trained_on,
+            "accounted": False,
         },
-        "protects_against": dict(_ADVERSARIES),
-        "released": list(released),
-        "not_covered": list(_NOT_COVERED),
+        "tuning": {"accounted": False, "reads": words.TUNING},
+        "audit": {"conformance": NOT_RUN, "leakage": NOT_RUN},
+        "not_covered": list(words.NOT_COVERED),
+        "questions": words.questions(spec, told.reproducible_noise),
     }
 
 
-def _mechanism(spec: MechanismSpec, rounds: int, *, reproducible_noise: bool) -> dict[str, Any]:
-    key = "the simulation's seed" if reproducible_noise else "the operating system"
+def _complete(sites: Mapping[str, SiteAccount], told: Circumstances) -> None:
+    missing = [f"the ledger of {name}" for name, a in sites.items() if not a.ledger_head]
+    if not sites:
+        missing.append("every site")
+    if not told.released:
+        missing.append("what was released")
+    if not told.base_model or not told.base_model_trained_on:
+        missing.append("what the open model was trained on")
+    if missing:
+        raise InvalidInput(
+            "the privacy statement is incomplete",
+            why="there is nothing about " + ", ".join(missing),
+            cure="collect every site's ledger and the model's card before publishing",
+        )
+
+
+def _site(account: SiteAccount, delta: float) -> dict[str, Any]:
+    everything = [row for spend in account.jobs.values() for row in spend]
+    return {
+        "epsilon": epsilon_of(account.run, delta),
+        "epsilon_total": enforced_epsilon(account.jobs, delta),
+        "epsilon_total_fixed": epsilon_of(everything, delta),
+        "runs_on_this_asset": len(account.jobs),
+        "normaliser": account.spec.normaliser,
+        "noisy_steps": sum(steps for spec, steps in account.run if spec == account.spec),
+        "ledger_head": account.ledger_head,
+    }
+
+
+def _detection(worst: SiteAccount, everyone: Spend) -> dict[str, Any]:
+    one, all_sites = (detection_of(spend, FALSE_POSITIVES) for spend in (worst.run, everyone))
+    return {
+        "false_positive_rate": FALSE_POSITIVES,
+        "true_positive_rate": one,
+        "true_positive_rate_if_shared": all_sites,
+        "reads": words.detection(FALSE_POSITIVES, one),
+    }
+
+
+def _mechanism(spec: MechanismSpec, told: Circumstances) -> dict[str, Any]:
+    key = "the simulation's seed" if told.reproducible_noise else "the operating system"
+    cpu = f"AES-256-CTR keyed by {key}"
     return {
         "name": "subsampled Gaussian (DP-SGD), noise added at each site",
         "sampler": spec.sampler,
         "sampling_rate": spec.sampling_rate,
+        "batch_cap": spec.batch_cap,
         "clip_norm": spec.clip_norm,
+        "clip_slack": CLIP_SLACK,
         "noise_multiplier": spec.noise_multiplier,
-        "rounds": rounds,
+        "rounds": told.rounds,
         "steps_per_round": spec.steps,
-        "noise": f"AES-256-CTR keyed by {key}",
+        "noise": "Philox on the device, 64-bit seed of each step from " + cpu
+        if told.device_noise
+        else cpu,
+    }
+
+
+def _accountant(sites: Mapping[str, SiteAccount]) -> dict[str, Any]:
+    bounds = [bound_of(account.run, account.spec.delta) for account in sites.values()]
+    several = any(len(account.jobs) > 1 for account in sites.values())
+    return {
+        "method": "the smaller of privacy loss distribution and Renyi bound",
+        "discretization": max(bound.interval for bound in bounds),
+        "epsilon_pld": max(bound.pld for bound in bounds),
+        "epsilon_rdp": max(bound.rdp for bound in bounds),
+        "across_runs": words.FILTER if several else words.ONE_RUN,
+        "dp_accounting": version("dp-accounting"),
     }

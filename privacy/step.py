@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ..core.mechanism import MechanismSpec
 from .clipping import Clipper
+from .device_noise import normals
 from .noise import Floats, NoiseStream
 from .sampling import sample
 from .units import Units
@@ -43,24 +44,26 @@ def private_gradient(
     units: Units | None = None,
     step: int = 0,
     observer: StepObserver | None = None,
+    device: torch.device | None = None,
 ) -> Floats:
     """Return the (d,) noisy mean gradient of one step (Abadi et al. 2016, Algorithm 1).
 
     ``x`` (n, ...) raw values and ``y`` (n,) labels are the site's training records; ``units``
     says which of them belong to one patient (None: each record is a unit). Sampling and noise
     come from ``stream``; every constant comes from ``spec``. The divisor is the plan's
-    normaliser, not the batch's size, which is private.
+    normaliser, not the batch's size, which is private. ``device`` is where the model is.
     """
+    device = device or torch.device("cpu")
     units = units or Units.singles(len(x))
     batch = sample(spec, stream, len(units))
     rows, owners = units.rows_of(batch)
     clean = clipper.clipped_sum(
-        torch.from_numpy(np.asarray(x[rows], dtype=np.float32)),
-        torch.from_numpy(y[rows]),
+        torch.from_numpy(np.asarray(x[rows], dtype=np.float32)).to(device),
+        torch.from_numpy(y[rows]).to(device),
         spec.clip_norm,
         units=owners,
     )
-    noisy = clean + stream.normal(len(clean)) * spec.noise_std
+    noisy = clean + normals(stream, len(clean), device) * spec.noise_std
     if observer is not None:
         observer.observe(spec, step=step, units=len(units), batch=batch, clean=clean, noisy=noisy)
     return noisy / spec.normaliser

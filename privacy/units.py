@@ -25,10 +25,10 @@ class Units:
     @classmethod
     def of(cls, owners: NDArray[np.generic]) -> Units:
         """Return one unit per distinct value of ``owners`` (n,): each record's patient."""
-        _, first, inverse = np.unique(owners, return_index=True, return_inverse=True)
+        _, inverse, sizes = np.unique(owners, return_inverse=True, return_counts=True)
         order = np.argsort(inverse, kind="stable")
-        bounds = np.cumsum(np.bincount(inverse, minlength=len(first)))[:-1]
-        return cls(np.split(order, bounds), single=False)
+        members = np.split(order, np.cumsum(sizes)[:-1]) if len(sizes) else []
+        return cls(members, single=False)
 
     def __len__(self) -> int:
         """Return the number of units."""

@@ -119,10 +119,11 @@ class Drive:
                 actions += more
 
     def reports(self, vector: Vector) -> dict[str, dict[str, float]]:
-        """Return each site's metrics of ``vector`` on its public test part, once, at the end."""
+        """Return what each site tells of ``vector`` on its test part, once, at the end.
+
+        Metrics where that part is public, noised counts (``correct``, ``records``) otherwise.
+        """
         task, base = self._task, vector.astype("<f4").tobytes()
-        if task.plan.evaluation.origin != "public":
-            return {}
         self._meet_missing()
         until = time.time() + task.plan.rounds.deadline_s
         pending: dict[str, str] = {}

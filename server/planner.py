@@ -15,13 +15,13 @@ from pathlib import Path
 from ..core.codec import codec
 from ..core.errors import InvalidInput, InvalidPlan, Problem
 from ..core.mechanism import MechanismSpec
-from ..core.plan import Plan
+from ..core.plan import Plan, SiteRef
 from ..core.plan_file import examine_plan
 from ..core.plan_tables import in_file_order
 from ..core.reading import apply_rules
 from ..models import registry
 from ..privacy.accountant import epsilon_of
-from ..privacy.derive import mechanism, noise_multiplier
+from ..privacy.derive import mechanism, noise_multiplier, schedule
 from .plan_names import RULES, require_built
 
 
@@ -100,8 +100,8 @@ def resolve(plan: Plan) -> Forecast:
         (mechanism(plan, site, noise_multiplier=noise, trainable_digest=""), site)
         for site in plan.sites
     ]
-    spent = {site.name: _epsilon(plan, spec, plan.rounds.count) for spec, site in steps}
-    worst = max(steps, key=lambda pair: spent[pair[1].name] or 0.0)[0]
+    spent = {site.name: _epsilon(plan, site, spec, plan.rounds.count) for spec, site in steps}
+    worst = max(steps, key=lambda pair: spent[pair[1].name] or 0.0)
     up, down = codec(plan.codec.name).size_bytes(size), codec("float32").size_bytes(size)
     weights = sum(site.fold_weight for site in plan.sites)
     return Forecast(
@@ -122,7 +122,7 @@ def resolve(plan: Plan) -> Forecast:
             for spec, site in steps
         ),
         epsilon=max((value for value in spent.values() if value is not None), default=None),
-        epsilon_by_round=tuple(_by_round(plan, worst)),
+        epsilon_by_round=tuple(_by_round(plan, *worst)),
         bytes_up=up,
         bytes_down=down,
         bytes_total=(up + down) * len(plan.sites) * plan.rounds.count,
@@ -146,10 +146,10 @@ def _noise(plan: Plan) -> float:
         raise InvalidPlan("Plan(...)", [problem]) from None
 
 
-def _epsilon(plan: Plan, spec: MechanismSpec, rounds: int) -> float | None:
+def _epsilon(plan: Plan, site: SiteRef, spec: MechanismSpec, rounds: int) -> float | None:
     if not plan.privacy.enabled:
         return None
-    return epsilon_of([(spec, rounds * spec.steps)], spec.delta)
+    return epsilon_of(schedule(plan, site, spec, rounds), spec.delta)
 
 
 def _noise_share(mix: Iterable[tuple[MechanismSpec, float]], size: int) -> float:
@@ -162,11 +162,11 @@ def _noise_share(mix: Iterable[tuple[MechanismSpec, float]], size: int) -> float
     return math.sqrt(size * variance)
 
 
-def _by_round(plan: Plan, spec: MechanismSpec) -> Iterator[tuple[int, float]]:
+def _by_round(plan: Plan, spec: MechanismSpec, site: SiteRef) -> Iterator[tuple[int, float]]:
     """Yield the spend after the first round, each quarter and the last."""
     count = plan.rounds.count
     for rounds in sorted({1, *(max(1, count * quarter // 4) for quarter in range(1, 5))}):
-        spent = _epsilon(plan, spec, rounds)
+        spent = _epsilon(plan, site, spec, rounds)
         if spent is not None:
             yield rounds, spent
 

@@ -2,27 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from ..core.files import write_atomic
-from . import report_figures, words
+from . import pages, report_figures, words
 from .result import read_result
 
-METRIC_NAMES = {
-    "accuracy": "Accuracy",
-    "macro_accuracy": "Macro accuracy",
-    "majority": "Majority class",
-    "auc": "AUC",
-    "average_precision": "Average precision",
-    "calibration_error": "Calibration error",
-    "dice": "Dice",
-    "c_index": "C-index",
-    "rmse": "RMSE",
-}
 CANDIDATE = {
     "candidate": ("Candidate", "", ""),
     "name": ("Candidate", "", ""),
@@ -36,7 +23,6 @@ CANDIDATE = {
     "verdict": ("Gate", "", ""),
 }
 """The parity table's columns: heading, alignment, format. Other keys stay in result.json."""
-_PERCENT = frozenset({"accuracy", "macro_accuracy", "majority"})
 
 
 def write_report(folder: Path, path: Path) -> Path:
@@ -50,27 +36,7 @@ def write_report(folder: Path, path: Path) -> Path:
 
 def render(values: Mapping[str, Any]) -> str:
     """Return the page for the content of one result.json."""
-    templates = Path(__file__).parent / "templates"
-    environment = Environment(
-        loader=FileSystemLoader(templates),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    filters: dict[str, Any] = environment.filters
-    filters |= {
-        "percent": percent,
-        "epsilon": _or_dash(words.epsilon),
-        "size": _or_dash(words.size),
-        "duration": _or_dash(words.duration),
-        "general": _or_dash(words.general),
-        "shrinkage": words.shrinkage,
-        "metric": metric,
-        "short": short,
-        "name": metric_name,
-    }
-    return environment.get_template("report.html.j2").render(_context(values))
+    return pages.render("report.html.j2", _context(values))
 
 
 def _context(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -113,7 +79,7 @@ def _context(values: Mapping[str, Any]) -> dict[str, Any]:
 def _columns(metrics: Sequence[Mapping[str, float] | None]) -> list[str]:
     """Return the metrics that at least one of several tables has, in a fixed order."""
     found = {name for each in metrics if each for name in each}
-    known = [name for name in METRIC_NAMES if name in found]
+    known = [name for name in pages.METRIC_NAMES if name in found]
     return [*known, *sorted(found - set(known))]
 
 
@@ -153,7 +119,7 @@ def _cell(key: str, value: Any) -> str:
         return str(value)
     match CANDIDATE[key][2]:
         case "percent":
-            return percent(value)
+            return pages.percent(value)
         case "points":
             return f"{100 * value:+.1f} points"
         case "size":
@@ -164,34 +130,3 @@ def _cell(key: str, value: Any) -> str:
             return f"{value:.2f}\N{MULTIPLICATION SIGN}"
         case _:
             return f"{value:.3g}"
-
-
-def _or_dash(show: Callable[..., str]) -> Callable[..., str]:
-    """Return ``show`` with a dash for a figure that is not there."""
-
-    def shown(value: float | None, *options: Any) -> str:
-        return "\N{EN DASH}" if value is None else show(value, *options)
-
-    return shown
-
-
-def percent(value: float | None, digits: int = 1) -> str:
-    """Return 0.9408 as '94.1%'."""
-    return "\N{EN DASH}" if value is None else f"{value:.{digits}%}"
-
-
-def metric(value: float | None, name: str) -> str:
-    """Return a metric as it is read: shares in percent, the others with three decimals."""
-    if value is None:
-        return "\N{EN DASH}"
-    return percent(value) if name in _PERCENT else f"{value:.3f}"
-
-
-def metric_name(name: str) -> str:
-    """Return a metric's name for people."""
-    return METRIC_NAMES.get(name, name.replace("_", " ").capitalize())
-
-
-def short(digest: str | None) -> str:
-    """Return the first 12 digits of a digest."""
-    return "\N{EN DASH}" if not digest else digest.removeprefix("sha256:")[:12]

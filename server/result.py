@@ -13,6 +13,7 @@ from typing import Any
 from ..core.errors import GateFailed, InvalidInput, MissingInput
 from ..core.files import write_atomic
 from ..core.plan import Plan
+from ..privacy.derive import COUNTS
 from .store import Release
 
 SCHEMA = 1
@@ -56,7 +57,10 @@ def sites_of(
     privacy: Mapping[str, Any] | None,
     reports: Mapping[str, Mapping[str, float]],
 ) -> list[dict[str, Any]]:
-    """Return the ``sites`` entries; epsilon is null when privacy is off."""
+    """Return the ``sites`` entries; epsilon is null when privacy is off.
+
+    Noised counts become what may be said of them: an accuracy, cut to 0..1 (post-processing).
+    """
     entries: list[dict[str, Any]] = []
     for site in plan.sites:
         spent = privacy["epsilon_by_site"][site.name] if privacy else None
@@ -67,10 +71,38 @@ def sites_of(
                 "epsilon": spent["epsilon"] if spent else None,
                 "epsilon_total": spent["epsilon_total"] if spent else None,
                 "delta": plan.privacy.delta if spent else None,
-                "metrics": dict(reports[site.name]) if reports.get(site.name) else None,
+                "metrics": _metrics(reports.get(site.name) or {}) or None,
             }
         )
     return entries
+
+
+def evaluation_of(plan: Plan, reports: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
+    """Return the ``evaluation`` entry: where the sites' metrics come from, and the pooled one.
+
+    ``accuracy`` is over all sites' noised counts together, null for public test parts and where
+    the noise left nothing to divide by.
+    """
+    counted = [told for told in reports.values() if set(told) == set(COUNTS)]
+    pooled = {name: sum(told[name] for told in counted) for name in COUNTS}
+    return {
+        "origin": plan.evaluation.origin,
+        "sites": sorted(reports),
+        "accuracy": _accuracy(pooled) if counted else None,
+    }
+
+
+def _metrics(told: Mapping[str, float]) -> dict[str, float]:
+    if set(told) != set(COUNTS):
+        return dict(told)
+    accuracy = _accuracy(told)
+    return {} if accuracy is None else {"accuracy": accuracy}
+
+
+def _accuracy(counts: Mapping[str, float]) -> float | None:
+    if counts["records"] < 1:
+        return None
+    return min(1.0, max(0.0, counts["correct"] / counts["records"]))
 
 
 def write_result(folder: Path, values: Mapping[str, Any]) -> None:

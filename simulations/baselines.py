@@ -12,8 +12,9 @@ from statistics import fmean
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ..client.train import Trainer
+from ..client.train import Trainer, units_of
 from ..core.layout import Vector
 from ..core.mechanism import MechanismSpec
 from ..core.plan import Plan
@@ -76,7 +77,8 @@ def run_baselines(
     def alone(name: str) -> dict[str, float]:
         data = records.by_site[name]
         spec = replace(
-            specs[name], normaliser=max(1.0, specs[name].sampling_rate * len(data.train_y))
+            specs[name],
+            normaliser=max(1.0, specs[name].sampling_rate * len(units_of(specs[name], data))),
         )
         return _train_and_measure(
             plan, data, spec, label=f"local:{name}", test=records.test, factory=factory
@@ -88,7 +90,7 @@ def run_baselines(
         spec = replace(
             any_spec,
             noise_multiplier=0.0,
-            normaliser=any_spec.sampling_rate * len(data.train_y),
+            normaliser=any_spec.sampling_rate * len(units_of(any_spec, data)),
         )
         return _train_and_measure(
             plan, data, spec, label="pooled", test=records.test, factory=factory
@@ -137,4 +139,16 @@ def _pool(parts: list[SiteData]) -> SiteData:
         train_y=np.concatenate([part.train_y for part in parts]),
         test_x=np.concatenate([part.test_x for part in parts]),
         test_y=np.concatenate([part.test_y for part in parts]),
+        train_units=_pool_units([part.train_units for part in parts]),
+        test_units=_pool_units([part.test_units for part in parts]),
     )
+
+
+def _pool_units(owners: list[NDArray[Any] | None]) -> NDArray[Any] | None:
+    """Return patients of all sites; the same name at two sites is two patients."""
+    named = [
+        [f"{place}/{name}" for name in part]
+        for place, part in enumerate(owners)
+        if part is not None
+    ]
+    return np.concatenate([np.array(part) for part in named]) if len(named) == len(owners) else None

@@ -11,6 +11,7 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from torch import nn
 
+from ..client.evidence import Evidence
 from ..client.policy import Policy
 from ..client.site import Identity, Site
 from ..client.spool import Spool
@@ -202,6 +203,7 @@ def _site(
     coordinator: Ed25519PrivateKey,
     step_bound: float,
 ) -> Site:
+    own = folder / "sites" / ref.name
     key, policy = load_or_create(folder / KEYS / f"{ref.name}.pem"), _policy(plan)
     return Site(
         identity=Identity(name=ref.name, key=key, coordinator=coordinator.public_key()),
@@ -211,8 +213,9 @@ def _site(
         trainer=trainer,
         policy=policy,
         ledger=Ledger(folder / "ledgers" / f"{ref.name}.sqlite", data.asset, policy.budget, key),
-        spool=Spool(folder / "sites" / ref.name / "spool"),
+        spool=Spool(own / "spool"),
         noise=SeededNoise(simulation_seed(plan)),
+        evidence=Evidence(own / "evidence.jsonl") if plan.privacy.enabled else None,
         step_bound=step_bound,
     )
 

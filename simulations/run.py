@@ -28,7 +28,9 @@ from ..data.site_data import SiteData
 from ..models import registry
 from ..models.evaluate import evaluate
 from ..models.tasks import task
-from ..privacy.statement import statement
+from ..privacy.events import Spend
+from ..privacy.ledger import Ledger
+from ..privacy.statement import Circumstances, SiteAccount, statement
 from ..server.admission import Admission
 from ..server.app import make_server_app
 from ..server.drive import Task
@@ -36,6 +38,7 @@ from ..server.models_out import read_vector_file, write_vector_file, write_whole
 from ..server.publish import publish_run
 from ..server.result import (
     SCHEMA,
+    evaluation_of,
     history_of,
     read_result,
     require_gate,
@@ -97,9 +100,14 @@ class RunResult:
         require_gate(self.values)
 
     def report(self, path: str | Path) -> Path:
-        """Write the run's report, one self-contained HTML file; return its path."""
+        """Write the run's report, one self-contained HTML file; return its path.
+
+        Its privacy statement is written beside the run: privacy.json and privacy.html.
+        """
+        from ..server.privacy_page import write_privacy_page
         from ..server.report import write_report
 
+        write_privacy_page(self.folder)
         return write_report(self.folder, Path(path))
 
 
@@ -269,16 +277,34 @@ class _Run:
     def _privacy(self, consortium: Consortium, job: str) -> dict[str, Any] | None:
         if not self._plan.privacy.enabled:
             return None
-        ledgers = consortium.ledgers
+        told = "metrics on public test parts"
+        if self._plan.evaluation.origin == "private":
+            told = "noised counts of the released model on each site's test part, once"
         return statement(
-            specs=consortium.specs,
-            spends={name: ledger.spend(job=job) for name, ledger in ledgers.items()},
-            totals={name: ledger.spend() for name, ledger in ledgers.items()},
-            ledger_heads={name: ledger.head for name, ledger in ledgers.items()},
-            released=("the trainable vector of every round (noised)", "public-test metrics"),
-            reproducible_noise=any(site.reproducible_noise for site in consortium.sites),
-            rounds=self._plan.rounds.count,
+            {
+                name: SiteAccount(
+                    spec=consortium.specs[name],
+                    run=ledger.spend(job=job),
+                    jobs=_by_job(ledger),
+                    ledger_head=ledger.head,
+                )
+                for name, ledger in consortium.ledgers.items()
+            },
+            Circumstances(
+                rounds=self._plan.rounds.count,
+                released=("the trainable vector of every round (noised)", told),
+                base_model=self._plan.model.name,
+                base_model_trained_on=self._trained_on(),
+                evaluation=self._plan.evaluation.origin,
+                reproducible_noise=any(site.reproducible_noise for site in consortium.sites),
+                device_noise=any(site.device_noise for site in consortium.sites),
+            ),
         )
+
+    def _trained_on(self) -> str:
+        if self._custom:
+            return "not known: the model was passed in by the caller"
+        return registry.card(self._plan.model.name).trained_on
 
     def _values(
         self,
@@ -314,6 +340,7 @@ class _Run:
             "global_bytes": size,
             "global": {"accuracy": metrics.get("accuracy"), "metrics": metrics},
             "open_model": self._open_model(records.test),
+            "evaluation": evaluation_of(plan, reports),
             "history": history_of(store.history()),
         }
 
@@ -368,3 +395,9 @@ class _Run:
 def _one_thread() -> None:
     """One torch thread per worker: the sum of a batch does not depend on the machine's load."""
     torch.set_num_threads(1)
+
+
+def _by_job(ledger: Ledger) -> dict[str, Spend]:
+    """Return what each run has reserved on the ledger's asset."""
+    jobs = {entry.job for entry in ledger.entries() if entry.kind == "reserve"}
+    return {job: ledger.spend(job=job) for job in sorted(jobs)}

@@ -40,7 +40,7 @@ def tiny_plan(
     quorum: float = 1.0,
     codec: str = "float32",
     learning_rate: float = 1.0,
-    evaluation: str = "last",
+    evaluation: str | Mapping[str, Any] = "last",
     strategy: Mapping[str, Any] | None = None,
     privacy: Mapping[str, Any] | None = None,
     weights: tuple[float, ...] = (),
@@ -75,7 +75,9 @@ def tiny_plan(
         ),
         strategy=p.StrategyConfig(**dict(strategy or {})),
         codec=p.CodecConfig(name=codec),  # type: ignore[arg-type]
-        evaluation=p.Evaluation(rounds=evaluation),
+        evaluation=p.Evaluation(
+            **({"rounds": evaluation} if isinstance(evaluation, str) else dict(evaluation))
+        ),
         privacy=p.Privacy(
             **{"epsilon": 3.0, "delta": 1e-3, "sampling_rate": 0.5, **dict(privacy or {})}
         ),

@@ -287,15 +287,6 @@ def test_the_policy_names_the_metrics(make_counter: Make) -> None:
     assert set(report.metrics) <= {"auc"}
 
 
-def test_private_test_parts_tell_nothing(make_counter: Make, make_plan: Make) -> None:
-    plan = make_plan()
-    plan = replace(plan, evaluation=replace(plan.evaluation, origin="private"))
-    counter = make_counter(plan)
-    assert Report.open(counter.site.evaluate(counter.ask()), counter.public).metrics == {}
-    reply = counter.site.train(counter.ask(evaluate=True))
-    assert Update.open(reply, counter.public).metrics == {}
-
-
 # --- records --------------------------------------------------------------------------------
 
 
@@ -331,3 +322,64 @@ def test_an_update_says_nothing_about_how_many_records_there_are(
         update = Update.open(reply, counter.public)
         found.append((replace(update, payload_sha256="", ledger_head=""), len(reply.payload)))
     assert found[0] == found[1]
+
+
+# --- patients -------------------------------------------------------------------------------
+
+
+def patients(data: Any, share: float = 0.5) -> Any:
+    """The same records, this share of them of one patient, the others of one each."""
+    owners = np.arange(len(data.train_y))
+    owners[: int(len(owners) * share)] = 0
+    return replace(data, train_units=owners, test_units=1000 + np.arange(len(data.test_y)))
+
+
+def test_a_patient_with_half_of_all_rows_is_one_contribution(
+    make_counter: Make, make_plan: Make, make_records: Make
+) -> None:
+    """Full batches without noise: with and without that patient the sum moves by at most C."""
+    plan = make_plan(1, privacy={"unit": "patient", "sampling_rate": 1.0, "clip_norm": 0.3})
+    (data,) = (patients(data) for data in make_records(plan).values())
+    counter = make_counter(plan, records={"s0": data})
+    assert counter.code(counter.site.train(counter.ask())) == "ok"
+    assert counter.ledger.entries()[1].spec.unit == "patient"
+    trainer, spec = counter.site._trainer, replace(counter.site.spec, noise_multiplier=0.0)
+    noise, base = counter.site._noise, counter.base()
+    less = data.train_units != 0
+    without = replace(
+        data,
+        train_x=data.train_x[less],
+        train_y=data.train_y[less],
+        train_units=data.train_units[less],
+    )
+    both = [
+        trainer.train(base, records, spec, noise, site="s0", round=1).astype(np.float64)
+        for records in (data, without)
+    ]
+    moved = float(np.linalg.norm(both[0] - both[1])) * spec.normaliser
+    assert 0 < moved <= 0.3 * (1 + 1e-5)
+
+
+@pytest.mark.parametrize("fault", ["unnamed", "in both parts", "lengths"])
+def test_patients_must_be_named_and_kept_apart(
+    make_lab: Any, make_plan: Make, make_records: Make, fault: str
+) -> None:
+    plan = make_plan(1, privacy={"unit": "patient"})
+    (data,) = (patients(data) for data in make_records(plan).values())
+    if fault == "unnamed":
+        data = replace(data, train_units=None)
+    if fault == "in both parts":
+        data = replace(data, test_units=np.zeros(len(data.test_y), dtype=int))
+    if fault == "lengths":
+        data = replace(data, test_units=data.test_units[:-1])
+    with pytest.raises(InvalidInput):
+        make_lab(plan, records={"s0": data})
+
+
+def test_the_public_size_counts_patients(
+    make_lab: Any, make_plan: Make, make_records: Make
+) -> None:
+    """60 records of 31 patients fit into a public size of 40."""
+    plan = make_plan(1, privacy={"unit": "patient"})
+    (data,) = (patients(data) for data in make_records(plan, count=60).values())
+    make_lab(plan, records={"s0": data})

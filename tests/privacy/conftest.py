@@ -10,8 +10,8 @@ from collegium.core.mechanism import MechanismSpec
 
 SPEC = MechanismSpec(
     unit="record", relation="add-or-remove-one", clip_norm=1.0, noise_multiplier=2.0,
-    sampler="poisson", sampling_rate=0.1, public_records=100, normaliser=10.0, steps=1, batch_cap=0, delta=1e-5,
-    trainable_digest="sha256:t",
+    sampler="poisson", sampling_rate=0.1, public_records=100, normaliser=10.0, steps=1,
+    batch_cap=0, delta=1e-5, trainable_digest="sha256:t",
 )  # fmt: skip
 
 

@@ -3,13 +3,10 @@
 from collections.abc import Callable
 from dataclasses import replace
 
-import pytest
-
-from collegium.core.errors import NotBuiltYet
 from collegium.core.mechanism import spec_digest
 from collegium.core.plan import Plan
 from collegium.privacy.accountant import epsilon_of
-from collegium.privacy.derive import mechanism, noise_multiplier
+from collegium.privacy.derive import evaluation_mechanism, mechanism, noise_multiplier, schedule
 
 MakePlan = Callable[..., Plan]
 
@@ -47,8 +44,26 @@ def test_coordinator_and_site_derive_one_digest_from_one_agreement(make_plan: Ma
     assert len(digests) == 1
 
 
-@pytest.mark.parametrize("change", [{"unit": "patient"}, {"batch_cap": 100}])
-def test_what_is_not_built_is_refused(make_plan: MakePlan, change: dict[str, object]) -> None:
-    plan = make_plan(privacy=change)
-    with pytest.raises(NotBuiltYet):
-        mechanism(plan, plan.sites[0], noise_multiplier=2.0, trainable_digest="")
+def test_patients_and_caps_are_of_the_mechanism(make_plan: MakePlan) -> None:
+    plan = make_plan(privacy={"unit": "patient", "batch_cap": 100})
+    spec = mechanism(plan, plan.sites[0], noise_multiplier=2.0, trainable_digest="")
+    assert (spec.unit, spec.sampler, spec.batch_cap) == ("patient", "truncated-poisson", 100)
+
+
+def test_a_private_evaluation_is_part_of_the_plans_budget(make_plan: MakePlan) -> None:
+    """Training's noise grows a little, and the whole schedule still fits."""
+    public, private = (
+        make_plan(rounds=20, evaluation={"origin": origin}) for origin in ("public", "private")
+    )
+    more, less = noise_multiplier(private), noise_multiplier(public)
+    assert less < more < 1.1 * less
+    site = private.sites[0]
+    spec = mechanism(private, site, noise_multiplier=more, trainable_digest="")
+    spend = schedule(private, site, spec, 20)
+    assert len(spend) == 2
+    assert len(schedule(private, site, spec, 19)) == 1
+    assert 0.99 * private.privacy.epsilon < epsilon_of(spend, 1e-3) <= private.privacy.epsilon
+    counting = evaluation_mechanism(private, site)
+    assert counting is not None
+    assert (counting.clip_norm, counting.sampling_rate, counting.steps) == (2**0.5, 1.0, 1)
+    assert evaluation_mechanism(public, site) is None

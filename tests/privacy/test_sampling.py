@@ -1,12 +1,16 @@
 """Poisson sampling: the law of batch sizes, independence, and that rates mean what they say."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from scipy.stats import binom, chisquare, kstest
 
+from collegium.core.mechanism import MechanismSpec
 from collegium.privacy.noise import SeededNoise
-from collegium.privacy.sampling import poisson_sample
+from collegium.privacy.sampling import poisson_sample, sample
 
+Make = Callable[..., MechanismSpec]
 NOISE = SeededNoise(3)
 
 
@@ -57,3 +61,27 @@ def test_one_record_more_changes_nothing_for_the_others() -> None:
             for count in (30, 31)
         )
         np.testing.assert_array_equal(long[long < 30], short)
+
+
+def test_a_batch_never_exceeds_its_cap_and_the_cut_is_fair(make_spec: Make) -> None:
+    """Sizes are min(Binomial, cap), and every unit is as likely to stay as another."""
+    count, cap, times = 12, 4, 6000
+    spec = make_spec(sampler="truncated-poisson", batch_cap=cap, sampling_rate=0.4)
+    kept = np.zeros(count)
+    sizes = np.zeros(cap + 1)
+    for number in range(times):
+        batch = sample(spec, NOISE.stream(site="cap", round=number, step=0), count)
+        assert batch.tolist() == sorted(set(batch.tolist()))
+        kept[batch] += 1
+        sizes[len(batch)] += 1
+    expected = binom.pmf(np.arange(cap), count, 0.4)
+    wanted = times * np.append(expected, 1 - expected.sum())
+    assert chisquare(sizes, wanted).pvalue > 1e-3
+    assert chisquare(kept).pvalue > 1e-3
+
+
+def test_without_a_cap_it_is_plain_poisson(make_spec: Make) -> None:
+    spec = make_spec(sampling_rate=0.3)
+    streams = [NOISE.stream(site="a", round=9, step=0) for _ in range(2)]
+    found = sample(spec, streams[0], 100)
+    np.testing.assert_array_equal(found, poisson_sample(streams[1], 100, 0.3))

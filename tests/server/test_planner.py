@@ -177,10 +177,6 @@ def test_unknown_or_unfitting_names(changes: dict[str, Any], where: str, cure: s
             {"model": ModelRef(name="collegium:glyph-cnn", task="regression"), "simulation": None},
             "[model] task",
         ),
-        ({"evaluation": Evaluation(origin="private")}, "[evaluation] origin"),
-        ({"privacy": Privacy(delta=1e-4, unit="patient")}, "[privacy] unit"),
-        ({"privacy": Privacy(delta=1e-4, relation="replace-one")}, "[privacy] relation"),
-        ({"privacy": Privacy(delta=1e-4, batch_cap=500)}, "[privacy] batch_cap"),
         (
             {"model": ModelRef(name="timm:x", task="classification", classes=DIGITS)},
             "timm",
@@ -197,6 +193,22 @@ def test_what_a_later_version_brings_is_69(changes: dict[str, Any], key: str) ->
     assert key in caught.value.what and caught.value.exit_code == 69
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"evaluation": Evaluation(origin="private")},
+        {"privacy": Privacy(delta=1e-4, unit="patient")},
+        {"privacy": Privacy(delta=1e-4, relation="replace-one")},
+        {"privacy": Privacy(delta=1e-4, relation="replace-special", batch_cap=500)},
+    ],
+)
+def test_every_mechanism_fits_its_epsilon(changes: dict[str, Any]) -> None:
+    forecast = planner.resolve(digits(**changes))
+    assert forecast.epsilon is not None
+    assert 0.99 * 3.0 < forecast.epsilon <= 3.0
+    assert forecast.epsilon_by_round[-1][1] == forecast.epsilon
+
+
 def test_problems_of_file_and_names_are_reported_together(tmp_path: Path) -> None:
     path = tmp_path / "plan.toml"
     text = write_plan(digits(strategy=StrategyConfig(name="krum")))
@@ -209,7 +221,7 @@ def test_problems_of_file_and_names_are_reported_together(tmp_path: Path) -> Non
 
 def test_an_epsilon_that_no_noise_can_keep_is_a_problem_of_the_plan(tmp_path: Path) -> None:
     path = tmp_path / "plan.toml"
-    plan = digits(privacy=Privacy(epsilon=1e-4, delta=1e-4, sampling_rate=0.3))
+    plan = digits(privacy=Privacy(epsilon=1e-4, delta=1e-12, sampling_rate=0.3))
     path.write_text(write_plan(plan), encoding="utf-8")
     with pytest.raises(InvalidPlan) as caught:
         planner.check(path)

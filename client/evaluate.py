@@ -1,0 +1,76 @@
+"""A site's private evaluation: noised counts of one model, charged before they are computed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from ..core.digest import sha256_hex
+from ..core.errors import CollegiumError
+from ..core.layout import Vector
+from ..core.mechanism import MechanismSpec
+from ..core.messages import Invitation, Report, Sealed
+from ..data.site_data import SiteData
+from ..privacy.counts import noised_counts
+from ..privacy.ledger import Ledger
+from ..privacy.noise import NoiseSource
+from .spool import Spool
+from .train import Trainer, held_out_units
+
+ROUND = 0
+"""Training rounds count from 1: the reserve of the evaluation is the job's round 0."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrivateEvaluation:
+    """Answers once per job and attempt; a repeated question gets the stored bytes."""
+
+    site: str
+    key: Ed25519PrivateKey
+    spec: MechanismSpec
+    data: SiteData
+    trainer: Trainer
+    ledger: Ledger
+    spool: Spool
+    noise: NoiseSource
+
+    def report(self, asked: Invitation, vector: Vector) -> Sealed:
+        """Return the signed noised counts of ``vector`` (d,) on the site's test part.
+
+        Raises ``OverBudget``, ``Refused`` for another model under the same attempt, and
+        ``CollegiumError`` when bytes that may have left are not here any more.
+        """
+        reply = self._stored(asked)
+        if reply is None:
+            names = {"job": asked.job, "round": ROUND, "attempt": asked.attempt}
+            self.ledger.reserve(**names, base_sha256=asked.base_sha256, spec=self.spec)
+            reply = self._answer(asked, vector)
+            self.spool.put(asked.job, ROUND, asked.attempt, reply)
+        self.ledger.commit(
+            job=asked.job, round=ROUND, attempt=asked.attempt, update_sha256=_digest(reply)
+        )
+        return reply
+
+    def _answer(self, asked: Invitation, vector: Vector) -> Sealed:
+        right = self.trainer.right_answers(vector, self.data)
+        stream = self.noise.stream(site=self.site, round=ROUND, step=asked.attempt)
+        counts = noised_counts(self.spec, right, held_out_units(self.spec, self.data), stream)
+        return Report(
+            job=asked.job, site=self.site, model_sha256=asked.base_sha256, metrics=counts
+        ).seal(self.key)
+
+    def _stored(self, asked: Invitation) -> Sealed | None:
+        reply = self.spool.get(asked.job, ROUND, asked.attempt)
+        sent = self.ledger.committed(job=asked.job, round=ROUND, attempt=asked.attempt)
+        if sent not in (None, _digest(reply) if reply else ""):
+            raise CollegiumError("this question was answered with bytes that are not here any more")
+        if reply is not None:
+            report = Report.open(reply, self.key.public_key())
+            if report.model_sha256 != asked.base_sha256:
+                raise CollegiumError("this attempt was already answered for another model")
+        return reply
+
+
+def _digest(reply: Sealed) -> str:
+    return sha256_hex(reply.header, reply.payload)
