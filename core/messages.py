@@ -91,6 +91,11 @@ class Header:
         return message
 
     @classmethod
+    def signed_bytes(cls, sealed: Sealed) -> bytes:
+        """Return what the signature of such a message covers: evidence for a third party."""
+        return pae(_kind(cls), sealed.header)
+
+    @classmethod
     def _parse(cls, header: bytes) -> Self:
         try:
             values: Any = json.loads(header)

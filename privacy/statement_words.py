@@ -12,7 +12,7 @@ NOT_COVERED = (
     "the sites' names, public sizes and the time at which they answer",
     "a site's decision to take part, to approve a plan, or to sit a round out",
     "records of the test parts where the plan declares them public: their metrics carry no noise",
-    "a person whose records are held by several sites, unless 'epsilon_if_shared' is read",
+    "a person whose records are held by several sites, where the figure of one site is read",
     "data that the open model was trained on before this run, sites' records among them or not",
     "choices of settings that somebody made by looking at these records",
     "distillation or tests on private data: the edge stage refuses them",
@@ -76,7 +76,7 @@ def questions(spec: MechanismSpec, reproducible: bool) -> list[dict[str, Any]]:
     )
     pairs = (
         ("What is protected (unit of privacy)?", f"{unit}; neighbours: {spec.relation}"),
-        ("How strong is the bound (epsilon, delta)?", "epsilon_by_site, epsilon_max, delta"),
+        ("How strong is the bound (epsilon, delta)?", "see the largest epsilon of a site, that of all sites together, and delta"),
         (
             "Where is noise added, and whom must one trust?",
             "locally, at each site, before anything leaves: nobody but the site itself",

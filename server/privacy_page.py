@@ -12,6 +12,10 @@ from ..core.files import write_atomic
 from . import pages
 from .result import read_result
 
+_VERDICTS = ("failed", "not exercised", "passed")
+"""Of one test at several sites the worst is told."""
+_LEAKAGE = ("canaries", "claimed_epsilon", "delta", "confidence", "strict", "passed")
+
 STATEMENT, PAGE, AUDIT = "privacy.json", "privacy.html", "audit.json"
 
 
@@ -32,7 +36,11 @@ def write_privacy_page(folder: Path) -> Path | None:
 
 
 def audit_of(folder: Path) -> dict[str, Any] | None:
-    """Return the content of audit.json, None where no audit was run."""
+    """Return what may be told of audit.json, None where no audit was run.
+
+    Whether each test passed, and the canaries' bounds. Statistics and p-values stay: they
+    depend on how many records a site has.
+    """
     path = folder / AUDIT
     if not path.is_file():
         return None
@@ -40,9 +48,37 @@ def audit_of(folder: Path) -> dict[str, Any] | None:
         found = json.loads(path.read_bytes())
     except ValueError:
         found = None
-    if not isinstance(found, dict):
-        raise InvalidInput(f"{path} is not an audit", cure="run `collegium audit` again")
-    return found
+    try:
+        return _told(found)
+    except (TypeError, KeyError):
+        raise InvalidInput(
+            f"{path} is not an audit of this version", cure="run `collegium audit` again"
+        ) from None
+
+
+def _told(audit: Any) -> dict[str, Any]:
+    verdicts: dict[str, set[str]] = {}
+    for test in audit["tests"]:
+        verdicts.setdefault(test["name"], set()).add(test["verdict"])
+    leakage = audit["leakage"]
+    return {
+        "conformance": "passed" if not _any(verdicts, "failed") else "failed",
+        "passed": bool(audit["passed"]),
+        "attests": audit["attests"],
+        "significance": audit["significance"],
+        "tests": {name: _worst(found) for name, found in verdicts.items()},
+        "leakage": "not run"
+        if leakage is None
+        else {key: leakage[key] for key in _LEAKAGE} | {"attacks": leakage["attacks"]},
+    }
+
+
+def _any(verdicts: Mapping[str, set[str]], verdict: str) -> bool:
+    return any(verdict in found for found in verdicts.values())
+
+
+def _worst(found: set[str]) -> str:
+    return next((verdict for verdict in _VERDICTS if verdict in found), "not known")
 
 
 def render(values: Mapping[str, Any]) -> str:

@@ -79,16 +79,34 @@ def test_seeded_noise_stands_above_everything(tmp_path: Path) -> None:
 
 
 def test_the_audit_is_added(tmp_path: Path) -> None:
+    attack = {"one_run": 0.5, "f_dp": 0.63, "gdp": 1.91, "auroc": 0.6, "contradicts_claim": False}
     audit = {
         "passed": False,
         "attests": "what the software did",
-        "tests": [{"name": "noise", "site": "north", "p_value": 1e-20, "verdict": "failed"}],
-    }
+        "significance": 1e-6,
+        "tests": [
+            {"name": "noise size", "site": site, "statistic": "298 units", "p_value": 0.123456,
+             "verdict": verdict}
+            for site, verdict in (("north", "passed"), ("south", "failed"))
+        ],
+        "leakage": {
+            "canaries": 1000, "claimed_epsilon": 4.51, "delta": 1e-5, "confidence": 0.95,
+            "strict": "one run", "passed": True, "attacks": {"updates": attack},
+        },
+    }  # fmt: skip
     (tmp_path / "audit.json").write_text(json.dumps(audit))
     text = page(tmp_path).text
-    assert "Not passed" in text and "1e-20" in text and "what the software did" in text
-    assert json.loads((tmp_path / STATEMENT).read_text())["audit"] == audit
-    (tmp_path / "audit.json").write_text("[")
+    assert "Not passed" in text and "what the software did" in text and "1.91" in text
+    stated = (tmp_path / STATEMENT).read_text()
+    assert json.loads(stated)["audit"]["tests"] == {"noise size": "failed"}
+    for secret in ("298 units", "0.123456"):  # what depends on records stays in audit.json
+        assert secret not in text + stated
+
+
+@pytest.mark.parametrize("broken", ["[", "[]", "{}", '{"tests": [{}]}'])
+def test_what_is_no_audit_is_refused(tmp_path: Path, broken: str) -> None:
+    page(tmp_path)
+    (tmp_path / "audit.json").write_text(broken)
     with pytest.raises(InvalidInput):
         write_privacy_page(tmp_path)
 

@@ -105,8 +105,8 @@ def test_die_at_every_write(make_lab: Any, make_plan: MakePlan) -> None:
         assert epsilons(final) == spent
         assert final.reserves("s0") == final.reserves("s1") == 2
         final.close()
-    # 2 rounds x (2 sites x (reserve, spool, commit, update) + commit and checkpoint)
-    assert writes == 20
+    # 2 rounds x (2 sites x (witness, reserve, spool, commit, update) + commit and checkpoint)
+    assert writes == 24
 
 
 @pytest.mark.parametrize("name", ["reserve", "commit"])
