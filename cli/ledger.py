@@ -1,53 +1,42 @@
-"""``collegium ledger``: what an asset has spent, recomputed from its verified entries."""
+"""``collegium ledger``: what an asset has spent, verified, recomputed, exported."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..core.errors import LedgerRolledBack, LedgerTampered, MissingInput, OverBudget
-from .verbs import example, unbuilt
+from ..core.errors import (
+    AccountingMismatch,
+    CollegiumError,
+    InvalidInput,
+    LedgerRolledBack,
+    LedgerTampered,
+    MissingInput,
+    OutputExists,
+    OverBudget,
+    UsageError,
+)
+from .ledger_book import Book, as_values, read_book, show_book
+from .verbs import example
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-    from rich.console import Console
-
-    from ..core.mechanism import Budget
-    from ..privacy.ledger import LedgerEntry
 
 _LAST = 8
+_PATH = click.Path(path_type=Path)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Book:
-    """One verified ledger; ``epsilon`` is recomputed from its reserves, ``signed`` if checked."""
-
-    path: Path
-    asset: str
-    budget: Budget
-    entries: Sequence[LedgerEntry]
-    epsilon: float
-    signed: bool
-
-    @property
-    def head(self) -> str:
-        """Return the hash of the newest entry."""
-        return self.entries[-1].hash
-
-
-@click.group(epilog=example("ledger show run", "ledger show run/ledgers/north.sqlite --json"))
+@click.group(epilog=example("ledger show run", "ledger verify run"))
 def group() -> None:
-    """Show what each data asset has spent."""
+    """Show and verify what each data asset has spent."""
 
 
 @group.command(epilog=example("ledger show run", "ledger show run/ledgers/north.sqlite --all"))
-@click.argument("path", metavar="PATH|RUN", type=click.Path(path_type=Path))
+@click.argument("path", metavar="PATH|RUN", type=_PATH)
 @click.option("--all", "everything", is_flag=True, help="Show every entry, not the newest alone.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def show(path: Path, everything: bool, as_json: bool) -> None:
@@ -59,59 +48,131 @@ def show(path: Path, everything: bool, as_json: bool) -> None:
     books = [read_book(file, key) for file, key in _ledgers(path)]
     _not_rolled_back(path, books)
     if as_json:
-        click.echo(json.dumps({"ledgers": [_machine(book) for book in books]}))
+        click.echo(json.dumps({"ledgers": [as_values(book) for book in books]}))
     else:
         from rich.console import Console
 
         console = Console(highlight=False, markup=False)
         for book in books:
-            _print(console, book, last=None if everything else _LAST)
+            show_book(console, book, last=None if everything else _LAST)
     for book in books:
-        if book.epsilon > book.budget.epsilon:
+        if book.epsilon > book.cap:
             raise OverBudget(
                 f"asset '{book.asset}' is over its budget",
-                why=f"epsilon {book.epsilon:.4f} of {book.budget.epsilon:g} is spent",
+                why=f"epsilon {book.epsilon:.4f} of {book.cap:g} is spent",
                 cure="nothing more can be computed from this asset under this budget",
             )
 
 
-group.add_command(unbuilt("verify", "Check a ledger against its anchor and other heads."))
-group.add_command(unbuilt("export", "Write a ledger as one signed file."))
-
-
-def read_book(path: Path, key: Ed25519PublicKey | None) -> Book:
-    """Return a ledger once its chain (with ``key`` every signature) holds; writes nothing.
-
-    Raises ``MissingInput`` or ``LedgerTampered``.
-    """
-    from ..privacy.accountant import epsilon_of
-    from ..privacy.ledger import open_readonly, read_rows, verify_chain
-
-    with open_readonly(path) as connection:
-        entries = verify_chain(read_rows(connection), key)
-    budget = entries[0].budget if entries else None
-    if budget is None:
-        raise LedgerTampered(
-            f"{path} does not begin with its budget",
-            why="the first entry of a ledger opens it for one asset and freezes the budget",
-            cure="restore the ledger from its backup",
-        )
-    spend = [(entry.spec, entry.steps) for entry in entries if entry.spec is not None]
-    return Book(
-        path=path,
-        asset=entries[0].asset,
-        budget=budget,
-        entries=entries,
-        epsilon=epsilon_of(spend, budget.delta),
-        signed=key is not None,
+@group.command(
+    epilog=example(
+        "ledger verify run",
+        "ledger verify north.jsonl --key north.pub --anchor north.anchor --heads heads.json",
     )
+)
+@click.argument("path", metavar="PATH|RUN|EXPORT", type=_PATH)
+@click.option(
+    "--key", "--pub", "key", metavar="PEM|ed25519:...", help="The site's key, from the site itself."
+)
+@click.option("--anchor", type=_PATH, metavar="FILE", help="The ledger's anchor.")
+@click.option(
+    "--heads",
+    type=_PATH,
+    metavar="FILE",
+    help="Heads that others have seen: JSON, a list, {SITE: head} or a run's result.json.",
+)
+@click.option("--site", help="Which site of --heads this is; default the file's name.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def verify(
+    path: Path,
+    *,
+    key: str | None,
+    anchor: Path | None,
+    heads: Path | None,
+    site: str | None,
+    as_json: bool,
+) -> None:
+    """Check every hash, signature, head and epsilon of a ledger, an export or all ledgers of RUN.
+
+    The same code as the single file privacy/ledger_verify.py, which an auditor runs without this
+    package. Answers 0 ok, 2 tampered, 3 rolled back or forked, 4 over budget, 5 an epsilon is
+    larger than claimed.
+    """
+    found = _ledgers(path)
+    if len(found) > 1 and (anchor or site):
+        raise UsageError("--anchor and --site belong to one ledger", cure="name its file")
+    heads = heads or _heads_of_run(path)
+    told = [
+        _verified(
+            file,
+            _key(key) if key else own,
+            anchor=anchor,
+            heads=heads,
+            site=site or file.stem,
+        )
+        for file, own in found
+    ]
+    if as_json:
+        click.echo(json.dumps({"ledgers": told}))
+        return
+    from ..server.words import clean, epsilon
+
+    for book in told:
+        click.echo(
+            f"{clean(book['path'])}: ok, {book['entries']} entries of '{clean(book['asset'])}',"
+            f" epsilon {epsilon(book['epsilon'], 3)} of {book['budget']:g},"
+            f" head {book['head'][:19]}"
+        )
+
+
+@group.command(
+    epilog=example(
+        "ledger export run/ledgers/north.sqlite --out north.jsonl",
+        "ledger export north.sqlite --out north.head.json --format dsse --key north.pem",
+    )
+)
+@click.argument("path", metavar="PATH", type=_PATH)
+@click.option("--out", required=True, type=_PATH, metavar="FILE", help="The new file.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["jsonl", "csv", "html", "dsse"]),
+    default="jsonl",
+    help="jsonl can be verified; csv and html are for reading; dsse is the signed head.",
+)
+@click.option("--key", type=_PATH, metavar="PEM", help="Private key that signs (dsse alone).")
+def export(path: Path, out: Path, form: str, key: Path | None) -> None:
+    """Write a ledger, once its chain holds, as one file."""
+    from ..core.files import write_atomic
+    from ..core.signing import load_private
+    from ..privacy import ledger_files
+
+    if out.exists():
+        raise OutputExists(f"{out} exists", cure="choose another --out")
+    ((file, own), *others) = _ledgers(path)
+    if others:
+        raise UsageError(f"{path} holds several ledgers", cure="name one of them")
+    book = read_book(file, own)
+    if form == "dsse":
+        pem = key or (_private(file.parent.parent, file.stem) if own is not None else None)
+        if pem is None:
+            raise UsageError("a dsse export needs the key that signs it", cure="pass --key PEM")
+        data = ledger_files.export_dsse(book.entries, load_private(pem))
+    elif form == "jsonl":
+        data = ledger_files.export_jsonl(file)
+    elif form == "csv":
+        data = ledger_files.export_csv(book.entries)
+    else:
+        data = ledger_files.export_html(book.entries)
+    write_atomic(out, data)
+    click.echo(f"{out}: {len(book.entries)} entries, head {book.head[:19]}")
 
 
 def _ledgers(path: Path) -> list[tuple[Path, Ed25519PublicKey | None]]:
     """Return each ledger file with the key that must have signed it, where the run holds it."""
     if not path.is_dir():
-        run = path.parent.parent
-        return [(path, _site_key(run, path.stem))]
+        inside = path.parent.name == "ledgers"
+        return [(path, _site_key(path.parent.parent, path.stem) if inside else None)]
     files = sorted((path / "ledgers").glob("*.sqlite"))
     if not files:
         raise MissingInput(
@@ -126,8 +187,74 @@ def _site_key(run: Path, site: str) -> Ed25519PublicKey | None:
     """Return a simulated site's public key; a real site's key is not in a run's folder."""
     from ..core.signing import load_private
 
-    path = run / "keys" / "private" / f"{site}.pem"
+    path = _private(run, site)
     return load_private(path).public_key() if path.is_file() else None
+
+
+def _private(run: Path, site: str) -> Path:
+    return run / "keys" / "private" / f"{site}.pem"
+
+
+def _key(text: str) -> Ed25519PublicKey:
+    """Return the key of a fingerprint or PEM file; of a private one its public half."""
+    from ..core.signing import load_private, load_public, public_from_fingerprint
+
+    if text.startswith("ed25519:"):
+        return public_from_fingerprint(text)
+    try:
+        return load_public(Path(text))
+    except InvalidInput:
+        return load_private(Path(text)).public_key()
+
+
+def _heads_of_run(path: Path) -> Path | None:
+    """Return the result of the run that a ledger belongs to: it knows the head of each site."""
+    from ..server.result import FILE
+
+    file = (path if path.is_dir() else path.parent.parent) / FILE
+    inside = path.is_dir() or path.parent.name == "ledgers"
+    return file if inside and file.is_file() else None
+
+
+def _verified(
+    path: Path, key: Ed25519PublicKey | None, *, anchor: Path | None, heads: Path | None, site: str
+) -> dict[str, Any]:
+    """Return what the auditor's script finds; its exit codes become the errors of this list."""
+    from ..privacy import ledger_verify as auditor
+
+    if key is None:
+        raise UsageError(
+            f"nobody said whose key must have signed {path.name}",
+            why="without it a ledger that somebody else wrote would pass",
+            cure="pass --key with the site's public key or fingerprint",
+        )
+    kinds: dict[int, type[CollegiumError]] = {
+        auditor.TAMPERED: LedgerTampered,
+        auditor.ROLLED_BACK: LedgerRolledBack,
+        auditor.OVER_BUDGET: OverBudget,
+        auditor.MISMATCH: AccountingMismatch,
+    }
+    try:
+        known = _known_heads(heads, site) if heads else []
+        found = auditor.verify(path, key, anchor=anchor, heads=known)
+    except auditor.LedgerError as error:
+        code, reason = error.args
+        raise kinds[code](reason) from None
+    except OSError as error:
+        raise MissingInput(f"{error.filename} cannot be read", why=error.strerror or "") from None
+    return {"path": str(path), **found}
+
+
+def _known_heads(path: Path, site: str) -> list[str]:
+    from ..privacy import ledger_verify as auditor
+
+    try:
+        return auditor.read_heads(path, site)
+    except auditor.BROKEN:
+        raise UsageError(
+            f"{path.name} knows no head of '{site}'",
+            cure='it must hold a list of heads, {"SITE": head}, or a run\'s result; see --site',
+        ) from None
 
 
 def _not_rolled_back(path: Path, books: Sequence[Book]) -> None:
@@ -145,62 +272,3 @@ def _not_rolled_back(path: Path, books: Sequence[Book]) -> None:
                 why=f"result.json has seen the head {head[:19]}, which it does not hold",
                 cure="restore the newest backup; a ledger is never cut short",
             )
-
-
-def _machine(book: Book) -> dict[str, Any]:
-    entries: list[dict[str, Any]] = []
-    for entry in book.entries:
-        values = asdict(entry)
-        values["signature"] = entry.signature.hex()
-        entries.append(values)
-    return {
-        "path": str(book.path),
-        "asset": book.asset,
-        "budget": asdict(book.budget),
-        "epsilon": book.epsilon,
-        "head": book.head,
-        "chain": "verified",
-        "signatures": "verified" if book.signed else "not checked: the site's key is not here",
-        "entries": entries,
-    }
-
-
-def _print(console: Console, book: Book, *, last: int | None) -> None:
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    from ..server.words import clean, epsilon
-
-    budget = book.budget
-    checked = "chain and signatures hold" if book.signed else "chain holds, signatures not checked"
-    console.print(Text(clean(book.asset), style="bold"), Text(checked, style="green"))
-    console.print(
-        Text(
-            f"epsilon {epsilon(book.epsilon, 3)} of {budget.epsilon:g} at delta {budget.delta:g}, "
-            f"unit {budget.unit}, {budget.relation}"
-        )
-    )
-    console.print(Text(f"head {book.head}", style="dim"), soft_wrap=True)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
-    for name in ("seq", "round", "attempt", "steps", "noise"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for name in ("kind", "at (UTC)", "hash"):
-        table.add_column(name, no_wrap=True)
-    shown = book.entries if last is None else book.entries[-last:]
-    for entry in shown:
-        at = datetime.fromtimestamp(entry.at, UTC).strftime("%Y-%m-%d %H:%M:%S")
-        table.add_row(
-            str(entry.seq),
-            str(entry.round or ""),
-            str(entry.attempt or ""),
-            str(entry.steps or ""),
-            f"{entry.spec.noise_multiplier:.4f}" if entry.spec else "",
-            entry.kind,
-            at,
-            entry.hash.removeprefix("sha256:")[:12],
-        )
-    console.print(table)
-    if hidden := len(book.entries) - len(shown):
-        console.print(Text(f"{hidden} earlier entries, all verified; --all shows them", "dim"))
-    console.print()

@@ -36,6 +36,7 @@ SECTIONS: Mapping[str, Mapping[str, Verb]] = MappingProxyType(
         "What a run leaves": {
             "report": Verb(help="One self-contained HTML file of a run.", module="report"),
             "ledger": Verb(help="What each asset has spent.", module="ledger", attribute="group"),
+            "audit": Verb(help="Conformance and leakage of a run.", module="audit"),
             "publish": Verb(
                 help="Distil, quantize, gate, sign: the edge bundle.", module="publish"
             ),
@@ -52,7 +53,6 @@ SECTIONS: Mapping[str, Mapping[str, Verb]] = MappingProxyType(
             ),
             "provision": Verb(help="Certificates, signed roster, one kit per site."),
             "coordinator": Verb(help="Run the Flower side.", words=("start", "run", "status")),
-            "audit": Verb(help="Conformance and leakage of a run."),
         },
     }
 )

@@ -27,6 +27,7 @@ class PrivateEvaluation:
     """Answers once per job and attempt; a repeated question gets the stored bytes."""
 
     site: str
+    plan: str
     key: Ed25519PrivateKey
     spec: MechanismSpec
     data: SiteData
@@ -44,7 +45,13 @@ class PrivateEvaluation:
         reply = self._stored(asked)
         if reply is None:
             names = {"job": asked.job, "round": ROUND, "attempt": asked.attempt}
-            self.ledger.reserve(**names, base_sha256=asked.base_sha256, spec=self.spec)
+            self.ledger.reserve(
+                **names,
+                base_sha256=asked.base_sha256,
+                spec=self.spec,
+                plan=self.plan,
+                rng=self.noise.name,
+            )
             reply = self._answer(asked, vector)
             self.spool.put(asked.job, ROUND, asked.attempt, reply)
         self.ledger.commit(

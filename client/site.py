@@ -92,6 +92,7 @@ class Site:
         counting = evaluation_mechanism(plan, ref)
         self._counts = counting and PrivateEvaluation(
             site=self.name,
+            plan=self._plan_digest,
             key=self._key,
             spec=counting,
             data=data,
@@ -148,7 +149,9 @@ class Site:
             with self._lock:
                 verdict, base = self._admit(invitation, request.payload)
                 if verdict.ok:
-                    return self._stored(invitation) or self._spend_and_train(invitation, base)
+                    return self._stored(invitation) or self._spend_and_train(
+                        invitation, base, request
+                    )
         except OverBudget as error:
             verdict = refuse("budget", str(error))
         except (CollegiumError, BadMessage) as error:
@@ -239,15 +242,18 @@ class Site:
         self._commit(invitation, reply)
         return reply
 
-    def _spend_and_train(self, invitation: Invitation, base: Vector) -> Sealed:
+    def _spend_and_train(self, invitation: Invitation, base: Vector, request: Sealed) -> Sealed:
         """Reserve on disk, then the first gradient; spool on disk, then commit, then answer."""
         if self._policy.private:
+            self._witness(invitation, request)
             self.ledger.reserve(
                 job=invitation.job,
                 round=invitation.round,
                 attempt=invitation.attempt,
                 base_sha256=invitation.base_sha256,
                 spec=self.spec,
+                plan=self._plan_digest,
+                rng=self._noise.name,
             )
         metrics = self._metrics(base) if invitation.evaluate else {}
         vector = self._train(invitation, base)
@@ -269,6 +275,16 @@ class Site:
         self._spool.put(invitation.job, invitation.round, invitation.attempt, reply)
         self._commit(invitation, reply)
         return reply
+
+    def _witness(self, invitation: Invitation, request: Sealed) -> None:
+        """Keep the coordinator's signature over the head that it has seen of this ledger."""
+        if invitation.site_ledger_head:
+            self.ledger.witness(
+                head=invitation.site_ledger_head,
+                key=self._coordinator,
+                message=Invitation.signed_bytes(request),
+                signature=request.signature,
+            )
 
     def _train(self, invitation: Invitation, base: Vector) -> Vector:
         evidence = self._evidence

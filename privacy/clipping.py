@@ -1,23 +1,22 @@
-"""Bounding sensitivity: the sum of per-record gradients, each clipped to an L2 norm."""
+"""Bounding sensitivity: the sum of per-unit gradients, each clipped to an L2 norm."""
 
 from __future__ import annotations
 
-import warnings
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from opacus.grad_sample.grad_sample_module import GradSampleHooks
 from torch import Tensor, nn
 
-from ..core.errors import InvalidInput, NotBuiltYet
-from .readiness import check
+from ..core.errors import CollegiumError
 
-# Opacus hooks modules whose inputs need no gradient (a head on a frozen trunk): torch then warns
-# that only output gradients arrive, which is all that per-record gradients of the layer need.
-warnings.filterwarnings("ignore", message="Full backward hook is firing")
+logger = logging.getLogger(__name__)
+
+CHUNK = 128
+"""Records that pass through the model at once, unless the caller says otherwise."""
 
 PerRecordLoss = Callable[[Tensor, Tensor], Tensor]
 """(batch, classes) logits and (batch,) targets to a (batch,) loss."""
@@ -36,78 +35,51 @@ class Clipper(Protocol):
         """
         ...
 
-
-class OpacusClipper:
-    """Flat per-record clipping with Opacus hooks on the unwrapped model.
-
-    Records pass in chunks of ``chunk`` so that memory does not grow with the batch. A record
-    whose gradient is not finite contributes zero. (Abadi et al. 2016, Algorithm 1)
-    """
-
-    def __init__(
-        self,
-        model: nn.Module,
-        parameters: Sequence[nn.Parameter],
-        loss: PerRecordLoss,
-        *,
-        chunk: int = 128,
-    ) -> None:
-        if problems := check(model):
-            raise InvalidInput(f"the model {type(model).__name__} cannot be trained", problems)
-        self._model, self._parameters, self._loss = model, list(parameters), loss
-        self._chunk = chunk
-        self._size = sum(parameter.numel() for parameter in self._parameters)
-
-    def clipped_sum(
-        self, x: Tensor, y: Tensor, clip_norm: float, *, units: NDArray[np.intp] | None = None
+    def per_unit_norms(
+        self, x: Tensor, y: Tensor, *, units: NDArray[np.intp] | None = None
     ) -> NDArray[np.float64]:
-        """Return the (d,) clipped sum; an empty batch gives zeros."""
-        if units is not None:
-            raise NotBuiltYet("clipping by patient", cure="set [privacy] unit = 'record'")
-        total = torch.zeros(self._size, dtype=torch.float64)
-        if len(x) == 0:
-            return total.numpy()
-        orderly = [
-            module.register_forward_pre_hook(_contiguous) for module in self._model.modules()
-        ]
-        hooks = GradSampleHooks(self._model, loss_reduction="sum", strict=False)
-        try:
-            for start in range(0, len(x), self._chunk):
-                part = slice(start, start + self._chunk)
-                total += self._clip(self._gradients(x[part], y[part]), clip_norm)
-        finally:
-            hooks.cleanup()
-            for handle in orderly:
-                handle.remove()
-        return total.numpy()
-
-    def _gradients(self, x: Tensor, y: Tensor) -> Tensor:
-        self._model.zero_grad(set_to_none=True)
-        self._loss(self._model(x), y).sum().backward()
-        rows: list[Tensor] = []
-        for parameter in self._parameters:
-            sample = getattr(parameter, "grad_sample", None)
-            if not isinstance(sample, Tensor):
-                raise InvalidInput(
-                    "a trainable parameter received no per-record gradient",
-                    why="its layer is not known to the clipping engine or was not used",
-                    cure="freeze it, or choose another trainable set",
-                )
-            rows.append(sample.reshape(len(x), -1))
-            parameter.grad_sample = None  # pyright: ignore[reportAttributeAccessIssue]
-            parameter.grad = None
-        return torch.cat(rows, dim=1)  # (batch, d)
-
-    @staticmethod
-    def _clip(gradients: Tensor, clip_norm: float) -> Tensor:
-        finite = torch.isfinite(gradients).all(dim=1)
-        gradients = torch.where(finite[:, None], gradients, torch.zeros_like(gradients)).double()
-        norms = gradients.norm(dim=1)
-        factors = (clip_norm / norms.clamp_min(1e-12)).clamp_max(1.0)
-        return factors @ gradients
+        """Return (units,) upper bounds of |g_u|, tight to 1e-4. They stay inside the site."""
+        ...
 
 
-def _contiguous(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Lay a layer's inputs out row by row: Opacus unfolds any other layout wrongly, in silence."""
-    del module
-    return tuple(value.contiguous() if isinstance(value, Tensor) else value for value in inputs)
+class ClipperMismatch(CollegiumError):
+    """A clipping engine and plain autograd disagree on synthetic records: a bug (exit 70)."""
+
+
+def finite_records(x: Tensor) -> Tensor:
+    """Return (n,) whether all values of a record in ``x`` (n, ...) are finite."""
+    return torch.isfinite(x).reshape(len(x), -1).all(dim=1)
+
+
+def make_clipper(
+    model: nn.Module,
+    parameters: Sequence[nn.Parameter],
+    loss: PerRecordLoss,
+    *,
+    chunk: int = CHUNK,
+    autocast: torch.dtype | None = None,
+) -> Clipper:
+    """Return the book-keeping engine, or Opacus hooks where it does not know a trained layer.
+
+    The clipped sum's coordinates are those of ``parameters``, each row by row, in that order.
+    Raises ``InvalidInput`` for a model whose per-record gradients cannot be right.
+    """
+    from .bookkeeping import BookkeepingClipper
+    from .layers import unknown_owners
+
+    if unknown := unknown_owners(model, parameters):
+        from .opacus_clipper import OpacusClipper
+
+        kinds = ", ".join(sorted(set(unknown.values())))
+        logger.info("clipping with Opacus hooks: the book-keeping engine does not know %s", kinds)
+        return OpacusClipper(model, parameters, loss, chunk=chunk, autocast=autocast)
+    return BookkeepingClipper(model, parameters, loss, chunk=chunk, autocast=autocast)
+
+
+def __getattr__(name: str) -> Any:
+    """Find ``OpacusClipper`` at its former place; importing it costs seconds, so only if asked."""
+    if name == "OpacusClipper":
+        from .opacus_clipper import OpacusClipper
+
+        return OpacusClipper
+    raise AttributeError(name)

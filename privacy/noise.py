@@ -48,6 +48,7 @@ class SystemNoise:
     """Streams keyed by the operating system's generator: what a real site uses."""
 
     reproducible = False
+    name = "AES-256-CTR keyed by the operating system"
 
     def stream(self, *, site: str, round: int, step: int) -> NoiseStream:
         """Return a fresh stream; nothing about it can be foreseen or repeated."""
@@ -63,6 +64,7 @@ class SeededNoise:
     """
 
     reproducible = True
+    name = "AES-256-CTR keyed by the simulation's seed: no privacy guarantee"
 
     def __init__(self, seed: int) -> None:
         self._seed = seed

@@ -29,7 +29,9 @@ from ..data.site_data import SiteData
 from ..data.split import dirichlet, holdout, iid
 from ..privacy.bounds import update_norm_bound
 from ..privacy.derive import mechanism, noise_multiplier
+from ..privacy.fingerprint import Register
 from ..privacy.ledger import Ledger
+from ..privacy.ledger_files import open_for_records
 from ..privacy.noise import SeededNoise
 from ..server.admission import Member
 from ..strategies.catalog import step_bound
@@ -212,11 +214,28 @@ def _site(
         data=data,
         trainer=trainer,
         policy=policy,
-        ledger=Ledger(folder / "ledgers" / f"{ref.name}.sqlite", data.asset, policy.budget, key),
+        ledger=open_ledger(folder, ref.name, data, policy.budget, key),
         spool=Spool(own / "spool"),
         noise=SeededNoise(simulation_seed(plan)),
         evidence=Evidence(own / "evidence.jsonl") if plan.privacy.enabled else None,
         step_bound=step_bound,
+    )
+
+
+def open_ledger(
+    folder: Path, site: str, data: SiteData, budget: Budget, key: Ed25519PrivateKey
+) -> Ledger:
+    """Open a site's ledger as a real site does: for these records alone, with an anchor."""
+    own = folder / "sites" / site
+    return open_for_records(
+        folder / "ledgers" / f"{site}.sqlite",
+        data.asset,
+        budget,
+        key,
+        register=Register(own / "records.sqlite"),
+        x=np.concatenate([data.train_x, data.test_x]),
+        y=np.concatenate([data.train_y, data.test_y]),
+        anchor=own / "ledger.anchor",
     )
 
 

@@ -12,7 +12,7 @@ from collegium.core.codec import codec
 from collegium.core.messages import (
     Update,
 )
-from collegium.privacy.ledger import Ledger
+from collegium.simulations.consortium import open_ledger
 
 Make = Callable[..., Any]
 
@@ -21,7 +21,9 @@ def reopened(counter: Any) -> Site:
     """The site as a new process would find it."""
     old = counter.site
     counter.ledger.close()
-    counter.ledger = Ledger(old.ledger.path, old.ledger.asset, old.ledger.budget, old.ledger._key)
+    counter.ledger = open_ledger(
+        counter.lab.folder, old.name, old._data, old.ledger.budget, old.ledger._key
+    )
     from collegium.client.site import Identity
 
     return Site(

@@ -1,9 +1,9 @@
 """The ledger: append-only, chained, signed, idempotent, over budget never; against a slow twin."""
 
-import json
 import sqlite3
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,18 +12,17 @@ from dp_accounting.pld import PLDAccountant
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from collegium.core.digest import sha256_hex
-from collegium.core.errors import LedgerTampered, MissingInput, OverBudget, Refused
+from collegium.core.errors import (
+    LedgerRolledBack,
+    LedgerTampered,
+    MissingInput,
+    OverBudget,
+    Refused,
+)  # fmt: skip
 from collegium.core.mechanism import Budget, MechanismSpec
 from collegium.core.signing import generate_key
-from collegium.privacy.accountant import epsilon_of
-from collegium.privacy.ledger import (
-    GENESIS_HEAD,
-    Ledger,
-    open_readonly,
-    read_rows,
-    verify_chain,
-)
+from collegium.privacy.accountant import epsilon_of, filter_epsilon
+from collegium.privacy.ledger import Ledger, enforced_bound, open_readonly, read_rows
 
 Make = Callable[..., MechanismSpec]
 KEY = generate_key()
@@ -33,6 +32,12 @@ BUDGET = Budget(epsilon=3.0, delta=1e-5, unit="record", relation="add-or-remove-
 def ledger(path: Path, *, budget: Budget = BUDGET, asset: str = "cardiology") -> Ledger:
     """A ledger in a folder or file."""
     return Ledger(path if path.suffix else path / "l.sqlite", asset, budget, KEY)
+
+
+def database(book: Ledger) -> sqlite3.Connection:
+    """The one connection that writes a ledger."""
+    assert book._writer._db is not None
+    return book._writer._db
 
 
 def reserve(book: Ledger, spec: MechanismSpec, round: int, **changes: object) -> bool:
@@ -112,20 +117,153 @@ def test_another_unit_or_relation_is_refused(tmp_path: Path, make_spec: Make) ->
     book.close()
 
 
-def test_the_budget_is_frozen_in_the_first_entry(tmp_path: Path) -> None:
+def test_a_budget_is_lowered_never_raised(tmp_path: Path, make_spec: Make) -> None:
     ledger(tmp_path).close()
-    richer = Budget(epsilon=30.0, delta=1e-5, unit="record", relation="add-or-remove-one")
-    with pytest.raises(Refused):
-        ledger(tmp_path, budget=richer)
-    with pytest.raises(Refused):
+    for wider in (
+        replace(BUDGET, epsilon=30.0), replace(BUDGET, delta=1e-4), replace(BUDGET, delta=1e-6),
+        replace(BUDGET, unit="patient"), replace(BUDGET, relation="replace-one"),
+    ):  # fmt: skip
+        with pytest.raises(Refused, match="Cure"):
+            ledger(tmp_path, budget=wider)
+    with pytest.raises(Refused, match="asset"):
         ledger(tmp_path, asset="renamed")
-    ledger(tmp_path).close()
+    lower = replace(BUDGET, epsilon=0.5)
+    book = ledger(tmp_path, budget=lower)
+    assert book.budget == lower
+    assert [entry.kind for entry in book.entries()] == ["genesis", "policy"]
+    with pytest.raises(OverBudget):
+        reserve(book, make_spec(noise_multiplier=0.8), 1)
+    book.close()
+    with pytest.raises(Refused, match=r"0\.5, not 3"):  # it holds from then on
+        ledger(tmp_path)
+    again = ledger(tmp_path, budget=lower)
+    assert len(again.entries()) == 2  # and is written once
+    again.close()
+
+
+def test_the_cap_is_held_against_the_filter_once_a_second_plan_comes(
+    tmp_path: Path, make_spec: Make
+) -> None:
+    spec = make_spec(noise_multiplier=2.0, steps=20)
+    book = ledger(tmp_path)
+    reserve(book, spec, 1)
+    assert book.enforced() == book.epsilon() == epsilon_of([(spec, 20)], 1e-5)
+    reserve(book, spec, 1, job="k")
+    twice = [(spec, 40)]
+    assert book.enforced() == filter_epsilon(twice, 1e-5) > book.epsilon()
+    assert book.epsilon() == epsilon_of(twice, 1e-5)
+    reserve(book, spec, 2, plan="sha256:p")  # the same job under another plan is another schedule
+    claims = [entry.claim for entry in book.entries() if entry.claim is not None]
+    assert [claim.method for claim in claims] == ["pld", "renyi-filter", "renyi-filter"]
+    assert claims[-1].epsilon == filter_epsilon([(spec, 60)], 1e-5)
+    limit = book.enforced()
+    book.close()
+    tight = ledger(tmp_path, budget=replace(BUDGET, epsilon=limit))
+    with pytest.raises(OverBudget):  # by its tighter figure one more round would still fit
+        reserve(tight, make_spec(noise_multiplier=40.0), 3)
+    assert epsilon_of([(spec, 60), (make_spec(noise_multiplier=40.0), 1)], 1e-5) < limit
+    tight.close()
+
+
+def test_a_reserve_says_how_it_was_counted(tmp_path: Path, make_spec: Make) -> None:
+    book = ledger(tmp_path)
+    reserve(book, make_spec(), 1, plan="sha256:p", rng="aes-256-ctr")
+    entry = book.entries()[-1]
+    assert (entry.plan, entry.rng, entry.steps) == ("sha256:p", "aes-256-ctr", 1)
+    assert entry.claim is not None
+    assert entry.claim.epsilon == epsilon_of([(make_spec(), 1)], 1e-5)
+    assert (entry.claim.method, 0 < entry.claim.interval <= 1e-2) == ("pld", True)
+    assert {"python", "collegium", "dp-accounting"} <= set(entry.versions)
+    with pytest.raises(Refused, match="plan"):
+        reserve(book, make_spec(), 1, plan="sha256:q")
+    book.close()
+
+
+def test_an_abort_refunds_nothing(tmp_path: Path, make_spec: Make) -> None:
+    book = ledger(tmp_path)
+    names = {"job": "j", "round": 1, "attempt": 1}
+    with pytest.raises(Refused, match="no open reserve"):
+        book.abort(**names)
+    reserve(book, make_spec(), 1)
+    spent = book.epsilon()
+    book.abort(**names, note="the machine was stopped")
+    book.abort(**names)
+    assert [entry.kind for entry in book.entries()] == ["genesis", "reserve", "abort"]
+    assert book.epsilon() == spent
+    with pytest.raises(Refused, match="given up"):
+        reserve(book, make_spec(), 1)
+    with pytest.raises(Refused, match="no open reserve"):
+        book.commit(**names, update_sha256="sha256:u")
+    assert reserve(book, make_spec(), 1, attempt=2)
+    book.commit(**names | {"attempt": 2}, update_sha256="sha256:u")
+    with pytest.raises(Refused, match="no open reserve"):
+        book.abort(**names | {"attempt": 2})
+    book.close()
+
+
+def test_a_commit_says_what_was_executed(tmp_path: Path, make_spec: Make) -> None:
+    book = ledger(tmp_path)
+    spec = make_spec(steps=3)
+    for round in (1, 2, 3):
+        reserve(book, spec, round)
+    spent = book.epsilon()
+    book.commit(job="j", round=1, attempt=1, update_sha256="u")
+    book.commit(job="j", round=2, attempt=1, update_sha256="u", steps=2)
+    with pytest.raises(Refused, match="4 steps"):
+        book.commit(job="j", round=3, attempt=1, update_sha256="u", steps=4)
+    assert [e.steps for e in book.entries() if e.kind == "commit"] == [3, 2]
+    assert book.epsilon() == spent  # unused steps are not refunded
+    book.close()
+
+
+def test_a_release_is_recorded_once(tmp_path: Path) -> None:
+    book = ledger(tmp_path)
+    for job in ("j", "j", "k"):
+        book.release(model_sha256="sha256:m", job=job, round=3, note="to the registry")
+    assert [(e.kind, e.job) for e in book.entries()[1:]] == [("release", "j"), ("release", "k")]
+    book.close()
+
+
+def test_a_countersigned_head_is_kept_and_a_lost_one_is_noticed(
+    tmp_path: Path, make_spec: Make
+) -> None:
+    book, peer = ledger(tmp_path), generate_key()
+    reserve(book, make_spec(), 1)
+    head = book.head
+
+    def tell(head: str, message: bytes, signature: bytes | None = None) -> None:
+        signed = peer.sign(message) if signature is None else signature
+        book.witness(head=head, key=peer.public_key(), message=message, signature=signed)
+
+    for message, signature in ((b"something else", None), (head.encode(), bytes(64))):
+        with pytest.raises(Refused, match="not signed"):
+            tell(head, message, signature)
+    tell(head, b'{"site_ledger_head":"%b"}' % head.encode())
+    tell(head, head.encode())
+    assert [entry.kind for entry in book.entries()] == ["genesis", "reserve", "witness"]
+    lost = "sha256:" + "9" * 64
+    with pytest.raises(LedgerRolledBack):
+        tell(lost, lost.encode())
+    book.close()
+
+
+def test_a_new_key_takes_over(tmp_path: Path, make_spec: Make) -> None:
+    book, new = ledger(tmp_path), generate_key()
+    reserve(book, make_spec(), 1)
+    book.rotate(new)
+    reserve(book, make_spec(), 2)
+    book.close()
+    with pytest.raises(LedgerTampered, match="signed"):
+        ledger(tmp_path)
+    again = Ledger(tmp_path / "l.sqlite", "cardiology", BUDGET, new)
+    assert again.knows(again.entries()[1].hash) and not again.knows("sha256:0")
+    again.close()
 
 
 def test_durability_settings(tmp_path: Path) -> None:
     book = ledger(tmp_path)
-    assert book._db.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
-    assert book._db.execute("PRAGMA synchronous").fetchone()[0] == 2  # FULL
+    assert database(book).execute("PRAGMA journal_mode").fetchone()[0] == "wal"
+    assert database(book).execute("PRAGMA synchronous").fetchone()[0] == 2  # FULL
     book.close()
 
 
@@ -215,59 +353,6 @@ def test_not_a_ledger_at_all(tmp_path: Path) -> None:
         pass
 
 
-def test_hashes_by_hand(tmp_path: Path, make_spec: Make) -> None:
-    book = ledger(tmp_path)
-    reserve(book, make_spec(), 1)
-    book.close()
-    with open_readonly(tmp_path / "l.sqlite") as connection:
-        rows = read_rows(connection)
-    head = GENESIS_HEAD
-    for number, (seq, prev, body, digest, signature) in enumerate(rows):
-        domain = b"collegium/ledger/1"
-        expected = sha256_hex(
-            len(domain).to_bytes(4, "big") + domain + number.to_bytes(8, "big")
-            + head.encode() + body.encode()
-        )  # fmt: skip
-        assert (seq, prev, digest) == (number, head, expected)
-        assert body == json.dumps(json.loads(body), sort_keys=True, separators=(",", ":"))
-        KEY.public_key().verify(signature, digest.encode())
-        head = digest
-    assert [entry.kind for entry in verify_chain(rows, KEY.public_key())] == ["genesis", "reserve"]
-    assert len(verify_chain(rows, None)) == 2
-
-
-def test_a_chain_without_a_key_never_crashes_its_reader(tmp_path: Path) -> None:
-    """Whoever has no key can still be handed a well-hashed row of nonsense."""
-    for body in ('{"kind":"reserve"}', "[]", "{", '{"spec":{"a":1},"budget":null}'):
-        digest = _hash(0, GENESIS_HEAD, body)
-        with pytest.raises(LedgerTampered):
-            verify_chain([(0, GENESIS_HEAD, body, digest, b"")], None)
-
-
-def _hash(seq: int, prev: str, body: str) -> str:
-    domain = b"collegium/ledger/1"
-    return sha256_hex(
-        len(domain).to_bytes(4, "big"), domain, seq.to_bytes(8, "big"), prev.encode(),
-        body.encode(),
-    )  # fmt: skip
-
-
-def test_two_writers_cannot_both_pass_the_check(tmp_path: Path, make_spec: Make) -> None:
-    """The second process's reserve fails rather than spend what the first has already spent."""
-    spec = make_spec(noise_multiplier=1.0)
-    limit = epsilon_of([(spec, 1)], 1e-5)
-    budget = Budget(epsilon=limit, delta=1e-5, unit="record", relation="add-or-remove-one")
-    first, second = ledger(tmp_path, budget=budget), ledger(tmp_path, budget=budget)
-    assert reserve(first, spec, 1)
-    with pytest.raises((OverBudget, sqlite3.Error)):
-        reserve(second, spec, 2)
-    first.close()
-    second.close()
-    again = ledger(tmp_path, budget=budget)
-    assert again.epsilon() <= limit
-    again.close()
-
-
 def test_threads_share_one_chain(tmp_path: Path, make_spec: Make) -> None:
     book = ledger(tmp_path)
     made: list[bool] = []
@@ -287,20 +372,37 @@ def test_threads_share_one_chain(tmp_path: Path, make_spec: Make) -> None:
     ledger(tmp_path).close()
 
 
-def test_a_failed_write_leaves_nothing_behind(tmp_path: Path, make_spec: Make) -> None:
+def test_a_failed_write_leaves_memory_as_it_was_and_closes(tmp_path: Path, make_spec: Make) -> None:
     book = ledger(tmp_path)
     reserve(book, make_spec(), 1)
-    book._db.execute("PRAGMA max_page_count = 1")  # SQLite's own way to say: the disk is full
-    with pytest.raises(sqlite3.Error):
+    database(book).execute("PRAGMA max_page_count = 1")  # SQLite's own way to say: full
+    known = book.entries()
+    with pytest.raises(sqlite3.OperationalError, match="full"):
         for round in range(2, 500):
+            known = book.entries()
             reserve(book, make_spec(noise_multiplier=50.0), round)
-    count = len(book.entries())
-    book._db.execute("PRAGMA max_page_count = 100000")
+    assert book.entries() == known
+    for use in (
+        lambda: reserve(book, make_spec(noise_multiplier=50.0), 1000),
+        lambda: book.commit(job="j", round=1, attempt=1, update_sha256="u"),
+        lambda: book.release(model_sha256="m"),
+    ):
+        with pytest.raises(Refused, match="closed"):
+            use()
     book.close()
     again = ledger(tmp_path)
-    assert len(again.entries()) == count
+    assert again.entries() == known
     assert reserve(again, make_spec(noise_multiplier=50.0), 1000)
     again.close()
+
+
+def test_a_closed_ledger_is_not_used(tmp_path: Path, make_spec: Make) -> None:
+    book = ledger(tmp_path)
+    book.close()
+    book.close()
+    with pytest.raises(Refused, match="closed"):
+        reserve(book, make_spec(), 1)
+    assert len(book.entries()) == 1
 
 
 ACTIONS = st.lists(
@@ -335,12 +437,19 @@ def test_any_sequence_behaves_like_a_dictionary(
             book = ledger(folder, budget=budget)
         elif action[0] == "commit":
             _, job, round, attempt = action
-            book.commit(job=job, round=round, attempt=attempt, update_sha256="u")
-            commits.add((job, round, attempt))
+            if (job, round, attempt) in reserves:
+                book.commit(job=job, round=round, attempt=attempt, update_sha256="u")
+                commits.add((job, round, attempt))
+            else:
+                with pytest.raises(Refused, match="no open reserve"):
+                    book.commit(job=job, round=round, attempt=attempt, update_sha256="u")
         else:
             _, job, round, attempt, base, noise = action
             name, spec = (job, round, attempt), make_spec(noise_multiplier=noise, steps=5)
-            spend = [(make_spec(noise_multiplier=value), 5) for _, value in reserves.values()]
+            spends: dict[tuple[str, str], list[tuple[MechanismSpec, int]]] = {}
+            for (owner, *_), (_, value) in [*reserves.items(), ((job,), (base, noise))]:
+                row = (make_spec(noise_multiplier=value), 5)
+                spends.setdefault((owner, ""), []).append(row)
             try:
                 charged = book.reserve(
                     job=job, round=round, attempt=attempt, base_sha256=base, spec=spec
@@ -349,7 +458,7 @@ def test_any_sequence_behaves_like_a_dictionary(
                 assert name in reserves and reserves[name] != (base, noise)
             except OverBudget:
                 assert name not in reserves
-                assert epsilon_of([*spend, (spec, 5)], 1e-5) > 1.9
+                assert enforced_bound(spends, 1e-5).epsilon > 1.9
             else:
                 assert charged == (name not in reserves)
                 reserves[name] = (base, noise)

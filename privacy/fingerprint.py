@@ -1,0 +1,186 @@
+"""Which records a data asset holds, as keyed digests: the same records get no fresh budget.
+
+A digest does not depend on file name, row order, CSV or binary encoding, float width or split:
+it covers the record's float32 content and its label. It is evidence against mistakes and
+renaming, not against somebody who alters every record.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import sqlite3
+from collections.abc import Iterable, Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..core.digest import sha256_hex
+from ..core.errors import InvalidInput, LedgerTampered, Refused
+from ..core.files import sync_folder
+
+_DOMAIN = b"collegium/fingerprint/1"
+_SALT_BYTES = 32
+
+_SCHEMA = (
+    "CREATE TABLE IF NOT EXISTS salt (one INTEGER PRIMARY KEY CHECK (one = 1), value BLOB NOT NULL)"
+    " STRICT",
+    "CREATE TABLE IF NOT EXISTS records (digest BLOB PRIMARY KEY, asset TEXT NOT NULL)"
+    " STRICT, WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS exports (asset TEXT, fingerprint TEXT, PRIMARY KEY (asset,"
+    " fingerprint)) STRICT, WITHOUT ROWID",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fingerprint:
+    """Names one export of an asset; holds neither a count nor anything of a single record."""
+
+    digest: str
+
+
+def record_digests(x: NDArray[Any], y: NDArray[Any], salt: bytes) -> list[bytes]:
+    """Return each record's keyed digest (32 bytes): BLAKE2b over its canonical content.
+
+    ``x`` (n, ...) features, taken as float32 with one zero and one NaN; ``y`` (n,) or (n, ...)
+    labels, taken as float64 likewise, so that 1 and 1.0 are one label. Raises ``InvalidInput``
+    when the lengths differ or something is not a number.
+    """
+    if len(x) != len(y):
+        raise InvalidInput("records and labels differ in number", cure="pass one label per record")
+    rows = np.concatenate([_canonical(x, "<f4"), _canonical(y, "<f8")], axis=1)
+    size, data = rows.shape[1], rows.reshape(-1).data
+    seed = hashlib.blake2b(_DOMAIN, key=salt, digest_size=32)
+    found: list[bytes] = []
+    for start in range(0, size * len(rows), size):
+        digest = seed.copy()  # the key block is hashed once, not once per record
+        digest.update(data[start : start + size])
+        found.append(digest.digest())
+    return found
+
+
+def fingerprint(digests: Iterable[bytes]) -> Fingerprint:
+    """Return the name of a multiset of records: SHA-256 over their sorted keyed digests."""
+    return Fingerprint(digest=sha256_hex(_DOMAIN, *sorted(digests)))
+
+
+class Register:
+    """The site's register: to which asset each record (by its keyed digest) belongs.
+
+    One SQLite file (0600) with a random salt of its own, for all assets of the site. It never
+    leaves the site; without the salt nobody can test a guess against a fingerprint.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open or create the register; raises ``LedgerTampered`` when it is not readable."""
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileExistsError):
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+            sync_folder(path.parent)
+        self.salt = self._prepare()
+
+    def check(self, asset: str, digests: Sequence[bytes]) -> None:
+        """Raise ``Refused`` when any record belongs to another asset; changes nothing."""
+        self._take(asset, digests, keep=False)
+
+    def claim(self, asset: str, digests: Sequence[bytes]) -> None:
+        """Write down, durably, that these records belong to ``asset``.
+
+        Raises ``Refused``, and writes nothing, when any of them belongs to another asset: it is
+        named, but neither a record nor their number.
+        """
+        self._take(asset, digests, keep=True)
+
+    def _prepare(self) -> bytes:
+        with closing(self._open()) as database:
+            try:
+                database.execute("BEGIN IMMEDIATE")
+                for statement in _SCHEMA:
+                    database.execute(statement)
+                database.execute("INSERT OR IGNORE INTO salt VALUES (1, ?)", (_fresh_salt(),))
+                ((salt,),) = database.execute("SELECT value FROM salt").fetchall()
+                database.execute("COMMIT")
+            except sqlite3.OperationalError:  # full, locked: nothing is wrong with the file
+                raise
+            except (sqlite3.DatabaseError, ValueError) as error:
+                raise self._unreadable(error) from None
+        return bytes(salt)
+
+    def _take(self, asset: str, digests: Sequence[bytes], *, keep: bool) -> None:
+        name = fingerprint(digests).digest
+        with closing(self._open()) as database:
+            known = database.execute(
+                "SELECT 1 FROM exports WHERE asset = ? AND fingerprint = ?", (asset, name)
+            ).fetchone()
+            if known:  # exactly this export was taken in before: nothing can have changed
+                return
+            database.execute("CREATE TEMP TABLE these (digest BLOB PRIMARY KEY) WITHOUT ROWID")
+            database.execute("BEGIN IMMEDIATE")
+            database.executemany(
+                "INSERT OR IGNORE INTO these VALUES (?)", ((digest,) for digest in sorted(digests))
+            )
+            other = database.execute(
+                "SELECT asset FROM these JOIN records USING (digest) WHERE asset != ?"
+                " ORDER BY asset LIMIT 1",
+                (asset,),
+            ).fetchone()
+            if other is not None:
+                database.execute("ROLLBACK")
+                raise _same_records(asset, other[0])
+            if keep:
+                database.execute(
+                    "INSERT OR IGNORE INTO records SELECT digest, ? FROM these", (asset,)
+                )
+                database.execute("INSERT INTO exports VALUES (?, ?)", (asset, name))
+            database.execute("COMMIT" if keep else "ROLLBACK")
+
+    def _open(self) -> sqlite3.Connection:
+        try:
+            database = sqlite3.connect(self.path, isolation_level=None, timeout=30)
+            database.execute("PRAGMA temp_store=MEMORY")  # digests on no other disk
+            database.execute("PRAGMA synchronous=FULL")
+        except sqlite3.DatabaseError as error:
+            raise self._unreadable(error) from None
+        return database
+
+    def _unreadable(self, error: Exception) -> LedgerTampered:
+        return LedgerTampered(
+            f"{self.path.name} is not a readable register of records",
+            why=str(error),
+            cure="restore it from its backup; a new one would know none of the site's records",
+        )
+
+
+def _same_records(asset: str, owner: str) -> Refused:
+    return Refused(
+        f"asset '{asset}' holds records that belong to asset '{owner}'",
+        why="the same records under a new name get no fresh budget",
+        cure=f"use asset '{owner}' and its ledger, or leave those records out",
+    )
+
+
+def _fresh_salt() -> bytes:
+    return os.urandom(_SALT_BYTES)
+
+
+def _canonical(values: NDArray[Any], kind: str) -> NDArray[np.uint8]:
+    """Return (n, bytes) of the values as ``kind``, one zero and one NaN; raises otherwise."""
+    try:
+        array = np.asarray(values)
+        array = array.reshape(len(array), math.prod(array.shape[1:]))
+        with np.errstate(over="ignore"):  # beyond float32 is infinite there, however it is read
+            numbers = array.astype(kind, order="C")
+    except (TypeError, ValueError):
+        raise InvalidInput(
+            "records and labels must be numbers",
+            cure="let the reader turn categories into numbers first",
+        ) from None
+    numbers += 0.0  # -0.0 + 0.0 = 0.0
+    numbers[np.isnan(numbers)] = np.nan
+    return numbers.view(np.uint8)

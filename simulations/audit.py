@@ -1,0 +1,249 @@
+"""``audit``: what a run directory, or one site's evidence, says about the running mechanism."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..client.evidence import FILE as EVIDENCE
+from ..client.evidence import read_evidence
+from ..core.errors import GateFailed, InvalidInput, MissingInput
+from ..core.files import write_atomic
+from ..core.layout import Vector
+from ..core.mechanism import MechanismSpec
+from ..core.plan import Plan
+from ..core.site_file import SiteFile
+from ..models import registry
+from ..models.adapters import read_vector
+from ..privacy.conformance import (
+    HONEST_SOFTWARE,
+    SIGNIFICANCE,
+    Finding,
+    judge,
+    summary,
+    threshold,
+    unexercised,
+)
+from ..privacy.conformance_insertion import SENSITIVITY
+from ..privacy.conformance_records import Attempt, Key
+from ..privacy.conformance_statistics import deterministic_findings, statistical_findings
+from ..privacy.ledger import LedgerEntry, open_readonly, read_rows, verify_chain
+from ..privacy.noise import SeededNoise
+from ..privacy.statement import NO_GUARANTEE
+from ..server.models_out import VECTOR_FILE, read_vector_file
+from ..server.result import FILE as RESULT
+from .audit_build import BUILD, canary_findings, declared_layout, release_findings, stream_finding
+from .consortium import simulation_seed
+from .seeds import holds_seeds
+from .workspace import load_stage, run_identity
+
+SCHEMA = 1
+FILE, MEMBERS = "audit.json", "membership.json"
+
+_CUSTOM = "the run's model or sites were objects that the plan does not describe"
+
+
+def audit_run(folder: Path, *, canaries: int = 0) -> dict[str, Any]:
+    """Return the audit of a simulated run and write it to ``folder/audit.json``.
+
+    How well real members are told from others is returned under ``membership`` and lies in
+    ``folder/sites``, not in audit.json, which a privacy statement quotes.
+    ``canaries`` > 0 adds a charged run with so many canaries on a shadow copy of one site.
+    Raises ``MissingInput`` without evidence and ``InvalidInput`` for a broken run.
+    """
+    plan, custom = _plan_of(folder)
+    sites = _evidence_of(folder, plan)
+    entries = {site.name: _ledger_entries(folder, site.name) for site in plan.sites}
+    found = statistical_findings(sites)
+    found += deterministic_findings(
+        sites,
+        learning_rate=plan.rounds.local_learning_rate,
+        charged={name: _reserves(rows) for name, rows in entries.items()},
+        sent={name: _commits(rows) for name, rows in entries.items()},
+    )
+    if custom:
+        found.append(unexercised(SENSITIVITY, BUILD, _CUSTOM))
+    else:
+        spec = next(attempt.spec for attempts in sites.values() for attempt in attempts)
+        found += canary_findings(plan, spec, _vector(folder, plan), seed=simulation_seed(plan))
+        found += release_findings(plan, folder)
+    found.append(stream_finding(plan, SeededNoise(simulation_seed(plan))))
+    values = _values(judge(found), source=str(folder), simulated=True)
+    values["leakage"] = None
+    if canaries:
+        from .audit_leakage import canary_run
+
+        values["leakage"] = canary_run(folder, plan, canaries, custom=custom)
+    values["passed"] = values["passed"] and not _leaks(values["leakage"])
+    _write(folder / FILE, values)
+    return values | {"membership": None if custom else _membership(folder, plan)}
+
+
+def _membership(folder: Path, plan: Plan) -> dict[str, Any] | None:
+    """Keep the scores of real members apart: the audit is published, they are not."""
+    if not (folder / RESULT).is_file():
+        return None
+    from .audit_leakage import membership
+
+    found = membership(folder, plan)
+    _write(folder / "sites" / MEMBERS, found, mode=0o600)
+    return found
+
+
+def _write(path: Path, values: Mapping[str, Any], mode: int = 0o644) -> None:
+    text = json.dumps(values, indent=1, allow_nan=False)
+    write_atomic(path, text.encode() + b"\n", mode=mode)
+
+
+def audit_site(site_file: Path) -> dict[str, Any]:
+    """Return the audit of a real site from the evidence beside its ledger; writes nothing.
+
+    Noise, batches and what the ledger was charged are tested; clipping needs the plan's model,
+    which the site file does not name. Raises ``MissingInput`` without evidence.
+    """
+    site = SiteFile.load(site_file)
+    attempts = tuple(read_evidence(site.ledger_path.parent / EVIDENCE).values())
+    if not attempts:
+        raise _no_evidence(site.ledger_path.parent)
+    rows = _read_ledger(site.ledger_path)
+    name = site.site.name
+    sites = {name: attempts}
+    found = statistical_findings(sites)
+    found += deterministic_findings(
+        sites,
+        learning_rate=None,
+        charged={name: _reserves(rows)},
+        sent={name: _commits(rows)},
+    )
+    why = "the site file names no model; audit the run's directory for this"
+    found.append(unexercised(SENSITIVITY, name, why))
+    return _values(judge(found), source=str(site_file), simulated=site.site.mode == "simulation")
+
+
+def require_passed(values: Mapping[str, Any]) -> None:
+    """Raise ``GateFailed`` when a conformance test failed or the strict leakage bound did."""
+    failed = [f"{row['name']} ({row['site']})" for row in values["tests"] if _failed(row)]
+    if failed:
+        more = f" and {len(failed) - 4} more" if len(failed) > 4 else ""
+        raise GateFailed(
+            f"the audit failed: {', '.join(failed[:4])}{more}",
+            why="what ran is not the mechanism that the ledger was charged for",
+            cure="release nothing of this run; mend the build, then run again",
+        )
+    if _leaks(values.get("leakage")):
+        raise GateFailed(
+            "the canaries leak more than the claimed epsilon",
+            why="a strict lower bound at 95 % confidence contradicts the claim",
+            cure="release nothing of this run; find what the mechanism does not cover",
+        )
+
+
+def _failed(row: Mapping[str, Any]) -> bool:
+    return row["verdict"] == "failed"
+
+
+def _leaks(leakage: Mapping[str, Any] | None) -> bool:
+    return bool(leakage) and not leakage["passed"]
+
+
+def _values(findings: Sequence[Finding], *, source: str, simulated: bool) -> dict[str, Any]:
+    counts = summary(findings)
+    return {
+        "schema": SCHEMA,
+        "source": source,
+        "simulated": simulated,
+        "guarantee": NO_GUARANTEE if simulated else None,
+        "attests": HONEST_SOFTWARE,
+        "significance": SIGNIFICANCE,
+        "threshold": threshold(findings),
+        "p_values": sum(finding.count for finding in findings),
+        "counts": dict(counts),
+        "passed": counts["failed"] == 0,
+        "tests": [finding.to_dict() for finding in findings],
+    }
+
+
+def _plan_of(folder: Path) -> tuple[Plan, bool]:
+    """Return a run's plan and whether its objects were passed in from Python."""
+    if holds_seeds(folder):
+        raise MissingInput(
+            f"{folder} holds several runs",
+            why="each seed is a run of its own",
+            cure=f"name one of them, like {next((folder / 'seeds').iterdir(), folder)}",
+        )
+    plan = Plan.load(folder / "plan.toml")
+    begun = load_stage(folder, "begun") or {}
+    identities = {run_identity(plan, custom=custom): custom for custom in (False, True)}
+    if begun.get("identity") not in identities:
+        raise InvalidInput(
+            f"{folder / 'plan.toml'} is not the plan of this run",
+            why="the run began under another one",
+            cure="restore the file",
+        )
+    return plan, identities[begun["identity"]]
+
+
+def _evidence_of(folder: Path, plan: Plan) -> dict[str, tuple[Attempt, ...]]:
+    """Return every site's attempts; a site that never trained has none."""
+    found: dict[str, tuple[Attempt, ...]] = {}
+    for site in plan.sites:
+        path = folder / "sites" / site.name / EVIDENCE
+        found[site.name] = tuple(read_evidence(path).values()) if path.is_file() else ()
+    if not plan.privacy.enabled:
+        raise MissingInput(
+            f"{folder} was run without privacy",
+            why="without noise there is nothing to audit",
+            cure="run the plan with [privacy] enabled = true and without --no-privacy",
+        )
+    if not any(found.values()):
+        raise _no_evidence(folder)
+    return found
+
+
+def _no_evidence(folder: Path) -> MissingInput:
+    return MissingInput(
+        f"there is no evidence in {folder}",
+        why="it was made by a version that kept none, or no round was trained yet",
+        cure="run the plan again with this version",
+    )
+
+
+def _ledger_entries(folder: Path, name: str) -> list[LedgerEntry]:
+    path = folder / "ledgers" / f"{name}.sqlite"
+    if not path.is_file():
+        raise InvalidInput(
+            f"the ledger of '{name}' is missing",
+            why="a private run charges one ledger per site",
+            cure="restore the run's folder",
+        )
+    return _read_ledger(path)
+
+
+def _read_ledger(path: Path) -> list[LedgerEntry]:
+    with open_readonly(path) as connection:
+        return list(verify_chain(read_rows(connection), None))
+
+
+def _reserves(rows: Sequence[LedgerEntry]) -> dict[Key, MechanismSpec]:
+    return {
+        (row.job, row.round, row.attempt): row.spec
+        for row in rows
+        if row.kind == "reserve" and row.spec is not None
+    }
+
+
+def _commits(rows: Sequence[LedgerEntry]) -> set[Key]:
+    """Return the updates that left; round 0 is the private evaluation, which trains nothing."""
+    return {
+        (row.job, row.round, row.attempt) for row in rows if row.kind == "commit" and row.round > 0
+    }
+
+
+def _vector(folder: Path, plan: Plan) -> Vector:
+    """Return the released vector, or the open model's while there is none."""
+    if (folder / VECTOR_FILE).is_file():
+        return read_vector_file(folder)[0]
+    model = registry.build(plan.model)
+    return read_vector(model, declared_layout(model, plan).names)

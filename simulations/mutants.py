@@ -1,0 +1,311 @@
+"""Broken builds, one bug each, in the code that really runs: what the audit must catch.
+
+Every mutant replaces one function where the product uses it, for as long as its context lasts,
+in this process. Nothing here is imported by a run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..client import train as training
+from ..core.layout import Layout, Vector
+from ..core.mechanism import MechanismSpec
+from ..core.plan import ModelRef, Plan, Privacy, Rounds, Simulation, SiteRef, StrategyConfig
+from ..data.site_data import SiteData
+from ..privacy import step as stepping
+from ..privacy.clipping import Clipper
+from ..privacy.noise import Floats, NoiseStream, SeededNoise
+from .audit import audit_run
+from .short_run import short_run
+
+Mutant = Callable[[], AbstractContextManager[None]]
+"""Opens a context in which the build is broken."""
+
+_ENDLESS = 1e30  # a clip norm that clips nothing
+
+FEATURES, CLASSES = 63, 10
+"""Of the tiny linear model of the grid: d = 640, so that one site's 16 steps have 10,240."""
+
+
+def audited(folder: Path, *, seed: int, mutant: str | None = None) -> dict[str, Any]:
+    """Return the audit of a short run of the named broken build (None: of the correct one)."""
+    plan = short_plan(seed)
+    with MUTANTS[mutant]() if mutant else _correct():
+        short_run(plan, short_records(plan, seed), folder)
+        return audit_run(folder)
+
+
+def short_plan(seed: int) -> Plan:
+    """Return a plan of three sites, 8 rounds of 2 steps, a linear model with d = 640."""
+    names = [f"f{number}" for number in range(FEATURES)]
+    return Plan(
+        consortium="mutants",
+        sites=tuple(SiteRef(name=f"s{number}", public_records=80) for number in range(3)),
+        model=ModelRef(
+            name="tabular:linear",
+            task="classification",
+            classes=tuple(f"c{number}" for number in range(CLASSES)),
+            bounds=dict.fromkeys(names, (-1.0, 1.0)),
+        ),
+        rounds=Rounds(count=8, local_steps=2),
+        strategy=StrategyConfig(iterate_average=0.0),
+        privacy=Privacy(epsilon=3.0, delta=1e-3, sampling_rate=0.3),
+        simulation=Simulation(dataset="sklearn:digits", seed=seed, baselines=False),
+    )
+
+
+def short_records(plan: Plan, seed: int) -> dict[str, SiteData]:
+    """Return 60 or so random records per site; another number at each."""
+    rng = np.random.default_rng([0x5407, seed])
+    found: dict[str, SiteData] = {}
+    for number, site in enumerate(plan.sites):
+        x = rng.uniform(-1, 1, (60 + number, FEATURES)).astype(np.float32)
+        y = rng.integers(0, CLASSES, len(x)).astype(np.int64)
+        found[site.name] = SiteData(
+            asset=f"mutants-{site.name}", train_x=x, train_y=y, test_x=x[:0], test_y=y[:0]
+        )
+    return found
+
+
+@contextmanager
+def _correct() -> Generator[None]:
+    yield
+
+
+@contextmanager
+def _patched(owner: Any, name: str, value: Any) -> Generator[None]:
+    original = owner.__dict__[name]
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        setattr(owner, name, original)
+
+
+def _noise_times(factor: float) -> Mutant:
+    """The noise is too small, or not there."""
+    normal = NoiseStream.normal
+
+    def broken(self: NoiseStream, count: int) -> Floats:
+        return normal(self, count) * factor
+
+    return lambda: _patched(NoiseStream, "normal", broken)
+
+
+class _Quiet(NoiseStream):
+    """A stream whose noise is times ``factor``; its uniforms are the real ones."""
+
+    def __init__(self, stream: NoiseStream, factor: float) -> None:
+        self._stream, self._factor = stream, factor
+        self.reproducible = stream.reproducible
+
+    def uniform(self, count: int) -> Floats:
+        return self._stream.uniform(count)
+
+    def normal(self, count: int) -> Floats:
+        return self._stream.normal(count) * self._factor
+
+
+def _streams(change: Callable[[str, int, int], tuple[str, int, int]], quiet: bool) -> Mutant:
+    """Streams are shared between sites or steps; with ``quiet`` later steps have no noise."""
+    stream = SeededNoise.stream
+
+    def broken(self: SeededNoise, *, site: str, round: int, step: int) -> NoiseStream:
+        name, number, place = change(site, round, step)
+        found = stream(self, site=name, round=number, step=place)
+        return _Quiet(found, 0.0) if quiet and step > 0 else found
+
+    return lambda: _patched(SeededNoise, "stream", broken)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Call:
+    """What a clipper was asked, and the layout of the answer."""
+
+    x: Tensor
+    y: Tensor
+    clip_norm: float
+    units: NDArray[np.intp] | None
+    layout: Layout
+
+
+Bend = Callable[[Clipper, _Call], Floats]
+
+
+class _Bent:
+    """A clipper whose sum is another one."""
+
+    def __init__(self, clipper: Clipper, layout: Layout, bend: Bend) -> None:
+        self._clipper, self._layout, self._bend = clipper, layout, bend
+
+    def clipped_sum(
+        self, x: Tensor, y: Tensor, clip_norm: float, *, units: NDArray[np.intp] | None = None
+    ) -> Floats:
+        call = _Call(x=x, y=y, clip_norm=clip_norm, units=units, layout=self._layout)
+        return self._bend(self._clipper, call)
+
+    def per_unit_norms(
+        self, x: Tensor, y: Tensor, *, units: NDArray[np.intp] | None = None
+    ) -> Floats:
+        return self._clipper.per_unit_norms(x, y, units=units)
+
+
+def _clipper(bend: Bend) -> Mutant:
+    """The trainer's clipper does something else."""
+    init = training.Trainer.__init__
+
+    def broken(self: training.Trainer, *args: Any, **options: Any) -> None:
+        init(self, *args, **options)
+        self._clipper = _Bent(self._clipper, self.layout, bend)
+
+    return lambda: _patched(training.Trainer, "__init__", broken)
+
+
+def _clip_at(factor: float) -> Bend:
+    return lambda clipper, call: clipper.clipped_sum(
+        call.x, call.y, call.clip_norm * factor, units=call.units
+    )
+
+
+def _per_tensor(clipper: Clipper, call: _Call) -> Floats:
+    """Each tensor's part of a unit's gradient is clipped to C, so the whole may exceed it."""
+    owners = np.arange(len(call.y)) if call.units is None else call.units
+    layout, total = call.layout, np.zeros(call.layout.size)
+    for owner in np.unique(owners):
+        own = owners == owner
+        together = np.zeros(int(own.sum()), dtype=np.intp) if call.units is not None else None
+        gradient = clipper.clipped_sum(call.x[own], call.y[own], _ENDLESS, units=together)
+        for start, stop in zip(layout.offsets, (*layout.offsets[1:], layout.size), strict=True):
+            part = gradient[start:stop]
+            norm = max(float(np.linalg.norm(part)), 1e-30)
+            total[start:stop] += part * min(1.0, call.clip_norm / norm)
+    return total
+
+
+def _step(change: Callable[..., Floats]) -> Mutant:
+    """The step as the trainer calls it does something else."""
+    return lambda: _patched(training, "private_gradient", change)
+
+
+def _noise_of_a_mean(
+    spec: MechanismSpec, clipper: Clipper, x: Any, y: Any, stream: NoiseStream, **rest: Any
+) -> Floats:
+    """sigma C / normaliser on the sum."""
+    small = _Quiet(stream, 1 / spec.normaliser)
+    return stepping.private_gradient(spec, clipper, x, y, small, **rest)
+
+
+def _mean_before_noise(
+    spec: MechanismSpec, clipper: Clipper, x: Any, y: Any, stream: NoiseStream, **rest: Any
+) -> Floats:
+    """The mean is taken first, and sigma C added to it."""
+
+    def mean(clipper: Clipper, call: _Call) -> Floats:
+        return _clip_at(1.0)(clipper, call) / spec.normaliser
+
+    bent = _Bent(clipper, Layout.of({}), mean)
+    return stepping.private_gradient(spec, bent, x, y, stream, **rest) * spec.normaliser
+
+
+def _divisor_of_data(
+    spec: MechanismSpec, clipper: Clipper, x: Any, y: Any, stream: NoiseStream, **rest: Any
+) -> Floats:
+    """The divisor is the expected batch of the site's own records."""
+    gradient = stepping.private_gradient(spec, clipper, x, y, stream, **rest)
+    return gradient * spec.normaliser / max(1.0, spec.sampling_rate * len(x))
+
+
+def _wrong_rate() -> AbstractContextManager[None]:
+    sample = stepping.sample
+
+    def broken(spec: MechanismSpec, stream: NoiseStream, count: int) -> NDArray[np.intp]:
+        rate = min(1.0, 1.5 * spec.sampling_rate)
+        return sample(replace(spec, sampling_rate=rate), stream, count)
+
+    return _patched(stepping, "sample", broken)
+
+
+def _shuffled() -> AbstractContextManager[None]:
+    """A data loader: an order per epoch, batches of one size, dropping the last."""
+    orders: dict[int, NDArray[np.intp]] = {}
+
+    def broken(spec: MechanismSpec, stream: NoiseStream, count: int) -> NDArray[np.intp]:
+        size = min(count, round(spec.sampling_rate * count))
+        left = orders.get(count, np.zeros(0, dtype=np.intp))
+        if len(left) < size:
+            left = np.argsort(stream.uniform(count))
+        orders[count] = left[size:]
+        return np.sort(left[:size])
+
+    return _patched(stepping, "sample", broken)
+
+
+@contextmanager
+def _buffers() -> Generator[None]:
+    """The model's buffers, as they moved, travel with the update."""
+    init, train, opened = (
+        training.Trainer.__dict__[name] for name in ("__init__", "train", "open_vector")
+    )
+
+    at_first: dict[int, Vector] = {}
+
+    def extra(trainer: training.Trainer) -> Vector:
+        values = [value.detach().reshape(-1).numpy() for value in trainer._model.buffers()]
+        return np.concatenate(values).astype(np.float32)
+
+    def broken_init(self: training.Trainer, *args: Any, **options: Any) -> None:
+        init(self, *args, **options)
+        own = dict(zip(self.layout.names, self.layout.shapes, strict=True))
+        held = {name: tuple(value.shape) for name, value in self._model.named_buffers()}
+        self.layout = Layout.of(own | held)
+        at_first[id(self)] = extra(self)
+
+    def broken_train(self: training.Trainer, base: Vector, *args: Any, **options: Any) -> Vector:
+        whole, sent = self.layout, extra(self) - at_first[id(self)]
+        own = len(base) - len(sent) if len(base) == whole.size else len(base)
+        self.layout = Layout.of(dict(zip(self._names, whole.shapes, strict=False)))
+        try:
+            update = train(self, base[:own], *args, **options)
+        finally:
+            self.layout = whole
+        return np.concatenate([update, sent])
+
+    broken_opened = property(lambda self: np.concatenate([opened.__get__(self), extra(self)]))
+    with (
+        _patched(training.Trainer, "__init__", broken_init),
+        _patched(training.Trainer, "train", broken_train),
+        _patched(training.Trainer, "open_vector", broken_opened),
+    ):
+        yield
+
+
+MUTANTS: Mapping[str, Mutant] = MappingProxyType(
+    {
+        "noise omitted": _noise_times(0.0),
+        "noise halved": _noise_times(0.5),
+        "noise x 0.9": _noise_times(0.9),
+        "clipping skipped": _clipper(_clip_at(_ENDLESS)),
+        "clipping doubled": _clipper(_clip_at(2.0)),
+        "clipping per tensor": _clipper(_per_tensor),
+        "noise of a mean on a sum": _step(_noise_of_a_mean),
+        "mean before noise": _step(_mean_before_noise),
+        "divisor from the data": _step(_divisor_of_data),
+        "noise once per round": _streams(lambda site, round, step: (site, round, step), True),
+        "one noise for a round": _streams(lambda site, round, step: (site, round, 0), False),
+        "same seed across sites": _streams(lambda site, round, step: ("", round, step), False),
+        "shuffled sampler": _shuffled,
+        "sampling rate x 1.5": _wrong_rate,
+        "buffers released": _buffers,
+    }
+)
+"""Every broken build by name."""
