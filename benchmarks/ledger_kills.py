@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import select
 import shutil
 import signal
 import tempfile
@@ -20,7 +21,9 @@ from collegium.privacy.accountant import epsilon_of
 
 KILLS_PER_LEDGER = 20
 MOST_ROUNDS = 60
-MOST_WAIT_S = 0.06
+MOST_WAIT_S = 0.08
+OPENING_SHARE = 0.3
+"""Share of the kills that are timed from the start; the others from the first acknowledgement."""
 
 
 @dataclass(slots=True)
@@ -63,7 +66,8 @@ def _warm_up() -> None:
 def _one_ledger(folder: Path, kills: int, chance: random.Random, seen: Seen) -> None:
     key, known, reserves = generate_key(), set[str](), 0
     for _ in range(kills):
-        told = _killed(folder, key, reserves + 1, chance.uniform(0.0, MOST_WAIT_S))
+        early = chance.random() < OPENING_SHARE
+        told = _killed(folder, key, reserves + 1, chance.uniform(0.0, MOST_WAIT_S), early=early)
         seen.kills += 1
         seen.acknowledged += len(told)
         seen.killed_before_first += not told
@@ -83,7 +87,7 @@ def _one_ledger(folder: Path, kills: int, chance: random.Random, seen: Seen) -> 
 
 
 def _killed(
-    folder: Path, key: Ed25519PrivateKey, first: int, wait_s: float
+    folder: Path, key: Ed25519PrivateKey, first: int, wait_s: float, *, early: bool
 ) -> list[tuple[str, str]]:
     """Fork a writer, kill it after ``wait_s``, and return (kind, head) of all that it acked."""
     inbox, outbox = os.pipe()
@@ -97,6 +101,8 @@ def _killed(
         finally:
             os._exit(1)
     os.close(outbox)
+    if not early:
+        select.select([inbox], [], [], 10.0)
     time.sleep(wait_s)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)

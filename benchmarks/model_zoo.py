@@ -32,28 +32,38 @@ class Case:
     def model(self) -> nn.Module:
         """Return the model with the same random weights every time, none of them constant."""
         torch.manual_seed(0)
-        return unsettle(self.build())
+        return unsettle(self.build(), self.example(8))
+
+    def parts(self) -> tuple[str, ...]:
+        """Return what is trained, one after the other; the ``rest`` of large models costs much."""
+        return ("all", "last") if self.large else ("all", "last", "rest")
 
     def trained(self, model: nn.Module, part: str) -> list[str]:
-        """Return the names that train: ``all`` that require a gradient, or the ``last`` part."""
+        """Return the names that train: ``all`` that require a gradient, the ``last`` part of the
+        model, or the ``rest``."""
         return [
             name
             for name, value in model.named_parameters()
-            if value.requires_grad and (part == "all" or name.startswith(self.last))
+            if value.requires_grad and part in {"all", self._part(name)}
         ]
 
+    def _part(self, name: str) -> str:
+        return "last" if name.startswith(self.last) else "rest"
 
-def unsettle(model: nn.Module) -> nn.Module:
-    """Move what initialisers leave constant, so that no gradient is zero and no layer is idle."""
+
+def unsettle(model: nn.Module, example: Tensor) -> nn.Module:
+    """Move what initialisers leave constant, and let BatchNorm see ``example`` as pre-training
+    would: so no gradient is zero and no layer is idle."""
     with torch.no_grad():
         for value in model.parameters():
             if value.numel() > 1 and float(value.max() - value.min()) == 0.0:
                 tiny = 0.0 < float(value.abs().max()) < 1e-3  # ConvNeXt's layer scales
                 value.copy_(float(tiny or value.mean()) + 0.1 * torch.randn_like(value))
-        for module in model.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                nn.init.normal_(module.running_mean, std=0.1)
-                nn.init.uniform_(module.running_var, 0.5, 1.5)
+        norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+        for norm in norms:
+            norm.momentum = 0.9
+        if norms:
+            model.train()(example)
     return model
 
 

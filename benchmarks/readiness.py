@@ -20,10 +20,8 @@ from collegium.privacy.clipping import make_clipper
 from collegium.privacy.cure import Change, cure, original_state
 from collegium.privacy.readiness import check
 
-PARTS = ("all", "last")
 
-
-def examine(case: Case, records: int = 2, parts: Sequence[str] = PARTS) -> dict[str, Any]:
+def examine(case: Case, records: int = 2) -> dict[str, Any]:
     """Return what was wrong with a model, what `cure` did, and how right its norms are."""
     original = case.model().eval()
     problems = check(original)
@@ -40,7 +38,9 @@ def examine(case: Case, records: int = 2, parts: Sequence[str] = PARTS) -> dict[
         "output_difference": _difference(original, cured.train(), x),
         "state_maps_back": state.keys() == weights.keys()
         and all(torch.equal(state[name], weights[name]) for name in weights),
-        "parts": {part: _part(case, (original, cured, changes), (x, y), part) for part in parts},
+        "parts": {
+            part: _part(case, (original, cured, changes), (x, y), part) for part in case.parts()
+        },
     }
 
 
@@ -111,7 +111,7 @@ def table(found: Sequence[dict[str, Any]]) -> str:
 def row(item: dict[str, Any]) -> str:
     """Return one model's line."""
     parts = item["parts"]
-    errors = [f"{parts[part]['worst_relative_error']:.0e}" for part in PARTS if part in parts]
+    errors = [f"{parts[part]['worst_relative_error']:.0e}" for part in ("all", "last")]
     return f"{fixed_cells(item)} {' | '.join(errors)} |"
 
 

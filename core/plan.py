@@ -26,8 +26,9 @@ MAX_EPSILON = 100.0
 class SiteRef:
     """One institution of the roster.
 
-    ``public_records`` is a public upper bound of the site's size, in records: normaliser and
-    weight come from it, never from the records. ``weight`` defaults to ``public_records``.
+    ``public_records`` is a public upper bound of the site's size in privacy units (records, or
+    patients): normaliser and weight come from it, never from the records. ``weight`` defaults to
+    ``public_records``.
     """
 
     name: str = field(
@@ -39,8 +40,8 @@ class SiteRef:
     )
     public_records: int = field(
         metadata=about(
-            "Public upper bound of the site's records; batch normaliser and weight come from it, "
-            "never from the records",
+            "Public upper bound of the site's records (of its patients, where the unit is the "
+            "patient); batch normaliser and weight come from it, never from the records",
             low=1,
             high=10**9,
         )

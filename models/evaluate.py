@@ -32,5 +32,8 @@ def logits(model: nn.Module, x: NDArray[Any]) -> NDArray[np.float32]:
 def evaluate(
     model: nn.Module, task: Task, x: NDArray[Any], y: NDArray[np.int64]
 ) -> dict[str, float]:
-    """Return the task's metrics of the model on (n, ...) raw values and (n,) labels."""
-    return task.metrics(logits(model, x), y)
+    """Return the task's metrics of the model on (n, ...) raw values and (n,) labels.
+
+    A record whose logits are not finite (a NaN in it, say) counts as answered with all zeros.
+    """
+    return task.metrics(np.nan_to_num(logits(model, x), nan=0.0, posinf=0.0, neginf=0.0), y)

@@ -37,7 +37,7 @@ class GlyphCNN(nn.Module):
     """8 x 8 grey images, pixel values 0..16, to class logits.
 
     GroupNorm only (a batch statistic would mix records and break per-record clipping) and no
-    in-place operation, so that Opacus hooks see every layer's true input.
+    in-place operation, so that a clipping engine sees every layer's true input.
     """
 
     def __init__(self, classes: int = 10) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -74,12 +74,3 @@ def make_clipper(
         logger.info("clipping with Opacus hooks: the book-keeping engine does not know %s", kinds)
         return OpacusClipper(model, parameters, loss, chunk=chunk, autocast=autocast)
     return BookkeepingClipper(model, parameters, loss, chunk=chunk, autocast=autocast)
-
-
-def __getattr__(name: str) -> Any:
-    """Find ``OpacusClipper`` at its former place; importing it costs seconds, so only if asked."""
-    if name == "OpacusClipper":
-        from .opacus_clipper import OpacusClipper
-
-        return OpacusClipper
-    raise AttributeError(name)

@@ -16,7 +16,6 @@ from ..core.errors import InvalidInput, Problem
 from .layer_conv import conv_weight
 from .layer_gradients import Formed, PerUnitGradient, Scattered, matrix_gradient
 
-Gradients = Mapping[str, PerUnitGradient]
 Rule = Callable[[nn.Module, Tensor, Tensor, int, frozenset[str]], dict[str, PerUnitGradient]]
 """(layer, its input, the gradient of its output, records per unit, wanted parameters).
 

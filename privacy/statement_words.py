@@ -76,7 +76,10 @@ def questions(spec: MechanismSpec, reproducible: bool) -> list[dict[str, Any]]:
     )
     pairs = (
         ("What is protected (unit of privacy)?", f"{unit}; neighbours: {spec.relation}"),
-        ("How strong is the bound (epsilon, delta)?", "see the largest epsilon of a site, that of all sites together, and delta"),
+        (
+            "How strong is the bound (epsilon, delta)?",
+            "see the largest epsilon of a site, that of all sites together, and delta",
+        ),
         (
             "Where is noise added, and whom must one trust?",
             "locally, at each site, before anything leaves: nobody but the site itself",

@@ -324,6 +324,51 @@ def test_an_update_says_nothing_about_how_many_records_there_are(
     assert found[0] == found[1]
 
 
+@pytest.mark.parametrize("part", ["train_x", "test_x"])
+def test_one_record_that_is_not_a_number(
+    make_counter: Make, make_plan: Make, make_records: Make, part: str
+) -> None:
+    """It contributes nothing: the update is that of the other records, and nobody is told."""
+    plan = make_plan(1, privacy={"sampling_rate": 1.0})
+    (data,) = make_records(plan).values()
+    values = getattr(data, part).copy()
+    values[3, 1] = np.nan
+    counter = make_counter(plan, records={"s0": replace(data, **{part: values})})
+    reply = counter.site.train(counter.ask(evaluate=True))
+    assert counter.code(reply) == "ok"
+    vector = codec("float32").decode(reply.payload, counter.layout.size)
+    assert np.isfinite(vector).all()
+    report = Report.open(counter.site.evaluate(counter.ask(round=0)), counter.public)
+    assert all(np.isfinite(value) for value in report.metrics.values())
+    trainer, spec = counter.site._trainer, replace(counter.site.spec, noise_multiplier=0.0)
+    keep = np.arange(len(data.train_y)) != 3 if part == "train_x" else slice(None)
+    others = replace(data, train_x=data.train_x[keep], train_y=data.train_y[keep])
+    broken, whole = (
+        trainer.train(counter.base(), records, spec, counter.site._noise, site="s0", round=1)
+        for records in (counter.site._data, others)
+    )
+    np.testing.assert_allclose(broken, whole, atol=1e-7)
+
+
+def test_an_empty_batch_is_answered_like_any_other(make_counter: Make, make_plan: Make) -> None:
+    plan = make_plan(1, privacy={"sampling_rate": 1e-9, "epsilon": 1.0})
+    counter = make_counter(plan)
+    reply = counter.site.train(counter.ask())
+    assert counter.code(reply) == "ok"
+    assert codec("float32").decode(reply.payload, counter.layout.size).any()  # pure noise
+    assert counter.kinds == ["genesis", "reserve", "commit"]
+
+
+def test_a_site_of_twenty_records(make_counter: Make, make_plan: Make, make_records: Make) -> None:
+    """The same noise as at a large site: its budget holds, its update says little."""
+    plan = make_plan(1, public_records=20)
+    counter = make_counter(plan, records=make_records(plan, count=20))
+    for number in (1, 2, 3):
+        asked = counter.ask(round=number, base=counter.base(0.01 * (number - 1)))
+        assert counter.code(counter.site.train(asked)) == "ok"
+    assert counter.ledger.epsilon() <= counter.ledger.budget.epsilon
+
+
 # --- patients -------------------------------------------------------------------------------
 
 

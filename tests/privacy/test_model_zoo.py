@@ -57,9 +57,9 @@ def test_norms_are_right_or_refused(case: Any) -> None:
     assert found["state_maps_back"]
     for part in found["parts"].values():
         assert part["engine"] == "BookkeepingClipper"
-        assert part["smallest_norm"] > 1e-3
+        assert part["smallest_norm"] > 1e-4
         assert part["worst_relative_error"] <= 1e-4
-    assert found["parts"]["last"]["trained"] < found["parts"]["all"]["trained"]
+        assert part["trained"] > 0
     assert readiness.fixed_cells(found) in TABLE.read_text(encoding="utf-8")
 
 
