@@ -15,7 +15,7 @@ from .layer_batches import Batch, batches, unit_sizes
 from .layer_check import RECORDS, self_check
 from .layer_chunk import ChunkGradients, add_vector, full_precision
 from .layer_recording import record
-from .layers import layers_of
+from .layers import layers_of, names_of
 from .readiness import check
 
 Units = NDArray[np.intp] | None
@@ -46,7 +46,7 @@ class BookkeepingClipper:
 
         Raises ``InvalidInput`` with every obstacle in the model.
         """
-        if problems := check(model):
+        if problems := check(model, names_of(model, parameters)):
             raise InvalidInput(f"the model {type(model).__name__} cannot be trained", problems)
         if chunk < 1:
             raise InvalidInput(f"a chunk of {chunk} records", why="it must hold at least one")

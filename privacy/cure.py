@@ -134,7 +134,7 @@ def _switched_off(name: str, module: nn.Module) -> Iterator[Change]:
     settable = cast("Any", module)
     if found := ob.rates(module):
         for key in found:
-            pass
+            setattr(module, key, 0.0)
         why = "the draws of records depend on each other, and on a shared seed"
         yield _change("random drops off", name, f"{', '.join(found)} set to 0", why)
     if ob.works_in_place(module):

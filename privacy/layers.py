@@ -155,6 +155,13 @@ def _odd(module: nn.Module) -> list[str]:
     return [name for name in ("max_norm", "scale_grad_by_freq") if getattr(module, name, None)]
 
 
+def names_of(model: nn.Module, parameters: Sequence[nn.Parameter]) -> list[str] | None:
+    """Return the model's names of ``parameters``; None when it owns none of them."""
+    wanted = {id(parameter) for parameter in parameters}
+    named = model.named_parameters(remove_duplicate=False)
+    return [name for name, own in named if id(own) in wanted] or None
+
+
 def owners(model: nn.Module, parameters: Sequence[nn.Parameter]) -> dict[str, nn.Module]:
     """Return the modules that own at least one of ``parameters`` directly, by name."""
     wanted = {id(parameter) for parameter in parameters}

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ..core.errors import InvalidInput
 from .clipping import CHUNK, PerRecordLoss, finite_records
 from .layer_batches import unit_sizes
+from .layers import names_of
 from .readiness import check
 
 # Opacus hooks modules whose inputs need no gradient (a head on a frozen trunk): torch then warns
@@ -45,7 +46,7 @@ class OpacusClipper:
         autocast: torch.dtype | None = None,
     ) -> None:
         """``chunk`` records pass at once; ``autocast`` is the forward pass's data type."""
-        if problems := check(model):
+        if problems := check(model, names_of(model, parameters)):
             raise InvalidInput(f"the model {type(model).__name__} cannot be trained", problems)
         self._model, self._parameters, self._loss = model, list(parameters), loss
         self._chunk, self._autocast = chunk, autocast

@@ -28,9 +28,6 @@ from ..data.site_data import SiteData
 from ..models import registry
 from ..models.evaluate import evaluate
 from ..models.tasks import task
-from ..privacy.events import Spend
-from ..privacy.ledger import Ledger
-from ..privacy.statement import Circumstances, SiteAccount, statement
 from ..server.admission import Admission
 from ..server.app import make_server_app
 from ..server.drive import Task
@@ -62,6 +59,7 @@ from .consortium import (
 from .grid import LocalGrid
 from .listener import Listener, RoundCallback
 from .resources import ResourceMeter
+from .stated import stated
 from .workspace import is_finished, load_stage, run_identity, save_stage, workspace
 
 logger = logging.getLogger(__name__)
@@ -209,7 +207,7 @@ class _Run:
             heard.started(plan, consortium.specs, store.history())
             vector, reports = self._train(consortium, records, store, strategy)
             model_sha256 = write_vector_file(self._folder, vector, consortium.layout)
-            privacy = self._privacy(consortium, store.job)
+            privacy = stated(self._plan, consortium, store.job, custom=self._custom)
             values = self._values(
                 records, consortium, store, vector=vector, reports=reports, privacy=privacy
             )
@@ -273,38 +271,6 @@ class _Run:
         ) as grid:
             app(grid, context_of(0, 0, len(consortium.sites)))
         return found[0]
-
-    def _privacy(self, consortium: Consortium, job: str) -> dict[str, Any] | None:
-        if not self._plan.privacy.enabled:
-            return None
-        told = "metrics on public test parts"
-        if self._plan.evaluation.origin == "private":
-            told = "noised counts of the released model on each site's test part, once"
-        return statement(
-            {
-                name: SiteAccount(
-                    spec=consortium.specs[name],
-                    run=ledger.spend(job=job),
-                    jobs=_by_job(ledger),
-                    ledger_head=ledger.head,
-                )
-                for name, ledger in consortium.ledgers.items()
-            },
-            Circumstances(
-                rounds=self._plan.rounds.count,
-                released=("the trainable vector of every round (noised)", told),
-                base_model=self._plan.model.name,
-                base_model_trained_on=self._trained_on(),
-                evaluation=self._plan.evaluation.origin,
-                reproducible_noise=any(site.reproducible_noise for site in consortium.sites),
-                device_noise=any(site.device_noise for site in consortium.sites),
-            ),
-        )
-
-    def _trained_on(self) -> str:
-        if self._custom:
-            return "not known: the model was passed in by the caller"
-        return registry.card(self._plan.model.name).trained_on
 
     def _values(
         self,
@@ -395,9 +361,3 @@ class _Run:
 def _one_thread() -> None:
     """One torch thread per worker: the sum of a batch does not depend on the machine's load."""
     torch.set_num_threads(1)
-
-
-def _by_job(ledger: Ledger) -> dict[str, Spend]:
-    """Return what each run has reserved on the ledger's asset."""
-    jobs = {entry.job for entry in ledger.entries() if entry.kind == "reserve"}
-    return {job: ledger.spend(job=job) for job in sorted(jobs)}

@@ -104,6 +104,7 @@ def convolutions(draw: st.DrawFn) -> tuple[nn.Module, Tensor, int]:
 
 
 @QUICK
+@pytest.mark.filterwarnings("ignore:Using padding='same'")  # torch copies such an input
 @given(convolutions())
 def test_convolutions(case: tuple[nn.Module, Tensor, int]) -> None:
     check(*case)
