@@ -61,7 +61,7 @@ class PrivateEvaluation:
 
     def _answer(self, asked: Invitation, vector: Vector) -> Sealed:
         right = self.trainer.right_answers(vector, self.data)
-        stream = self.noise.stream(site=self.site, round=ROUND, step=asked.attempt)
+        stream = self.noise.stream(site=self.site, round=ROUND, attempt=asked.attempt, step=0)
         counts = noised_counts(self.spec, right, held_out_units(self.spec, self.data), stream)
         return Report(
             job=asked.job, site=self.site, model_sha256=asked.base_sha256, metrics=counts

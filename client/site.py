@@ -297,6 +297,7 @@ class Site:
             self._noise,
             site=self.name,
             round=invitation.round,
+            attempt=invitation.attempt,
             observer=evidence,
         )
         if evidence is not None:

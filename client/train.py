@@ -56,6 +56,7 @@ class Trainer:
         *,
         site: str,
         round: int,
+        attempt: int = 1,
         observer: StepObserver | None = None,
     ) -> Vector:
         """Return the update (d,): where ``spec.steps`` private steps lead from ``base``, less it.
@@ -68,7 +69,7 @@ class Trainer:
         moved = np.zeros(self.layout.size, dtype=np.float64)
         for step in range(spec.steps):
             write_vector(self._model, self._names, (base + moved).astype(np.float32))
-            stream = noise.stream(site=site, round=round, step=step)
+            stream = noise.stream(site=site, round=round, attempt=attempt, step=step)
             gradient = private_gradient(
                 spec,
                 self._clipper,

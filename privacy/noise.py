@@ -50,17 +50,17 @@ class SystemNoise:
     reproducible = False
     name = "AES-256-CTR keyed by the operating system"
 
-    def stream(self, *, site: str, round: int, step: int) -> NoiseStream:
+    def stream(self, *, site: str, round: int, step: int, attempt: int = 1) -> NoiseStream:
         """Return a fresh stream; nothing about it can be foreseen or repeated."""
-        del site, round, step
+        del site, round, step, attempt
         return NoiseStream(os.urandom(32), reproducible=False)
 
 
 class SeededNoise:
     """Streams that a seed determines: simulation only, and every output says so.
 
-    stream = f(seed, site, round, step), so that a resumed round repeats the same draw on the
-    same batch and two sites never share noise.
+    stream = f(seed, site, round, attempt, step): a resumed round repeats the same draw on the
+    same batch, a new attempt (another base model) draws anew, and two sites never share noise.
     """
 
     reproducible = True
@@ -69,9 +69,10 @@ class SeededNoise:
     def __init__(self, seed: int) -> None:
         self._seed = seed
 
-    def stream(self, *, site: str, round: int, step: int) -> NoiseStream:
-        """Return the stream of one site, round and step."""
-        label = f"collegium/simulation-noise/1|{self._seed}|{site}|{round}|{step}"
+    def stream(self, *, site: str, round: int, step: int, attempt: int = 1) -> NoiseStream:
+        """Return the stream of one site, round, attempt and step."""
+        again = f"|attempt {attempt}" if attempt > 1 else ""
+        label = f"collegium/simulation-noise/1|{self._seed}|{site}|{round}|{step}{again}"
         return NoiseStream(hashlib.sha256(label.encode()).digest(), reproducible=True)
 
 

@@ -120,9 +120,11 @@ def _streams(change: Callable[[str, int, int], tuple[str, int, int]], quiet: boo
     """Streams are shared between sites or steps; with ``quiet`` later steps have no noise."""
     stream = SeededNoise.stream
 
-    def broken(self: SeededNoise, *, site: str, round: int, step: int) -> NoiseStream:
+    def broken(
+        self: SeededNoise, *, site: str, round: int, step: int, attempt: int = 1
+    ) -> NoiseStream:
         name, number, place = change(site, round, step)
-        found = stream(self, site=name, round=number, step=place)
+        found = stream(self, site=name, round=number, step=place, attempt=attempt)
         return _Quiet(found, 0.0) if quiet and step > 0 else found
 
     return lambda: _patched(SeededNoise, "stream", broken)

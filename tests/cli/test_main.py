@@ -28,7 +28,6 @@ UNBUILT = [
     "coordinator start",
     "coordinator run plan.toml --supervise",
     "coordinator status",
-    "audit run",
     "plan sign plan.toml --key k",
 ]
 
