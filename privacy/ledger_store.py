@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -115,16 +115,18 @@ def open_readonly(path: Path) -> Generator[sqlite3.Connection]:
     """
     if not path.is_file():
         raise MissingInput(f"no ledger at {path}", cure="name a ledger file or a run directory")
-    try:
-        connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
-    except sqlite3.DatabaseError as error:
-        raise _unreadable(path, error) from None
-    try:
+    with _opened(path, "ro") as connection:
         yield connection
+
+
+@contextmanager
+def _opened(path: Path, mode: str) -> Generator[sqlite3.Connection]:
+    try:
+        address = f"{path.resolve().as_uri()}?mode={mode}"
+        with closing(sqlite3.connect(address, uri=True)) as connection:
+            yield connection
     except sqlite3.DatabaseError as error:
         raise _unreadable(path, error) from None
-    finally:
-        connection.close()
 
 
 def read_rows(connection: sqlite3.Connection) -> list[Row]:
@@ -157,13 +159,21 @@ def _objects(connection: sqlite3.Connection) -> frozenset[str]:
 
 
 def _contents(path: Path) -> tuple[bool, list[Row]]:
-    """Return whether the ledger is yet to be made, and its rows.
-
-    Table and genesis are one transaction: a file with a table and no row was emptied.
-    """
-    if not path.is_file() or path.stat().st_size == 0:
+    """Return whether the ledger is yet to be made, and its rows."""
+    if path.is_file() and path.stat().st_size == 0:
         return True, []
-    with open_readonly(path) as connection:
+    try:
+        return _read(path, "ro") if path.exists() else (True, [])
+    except Interrupted:  # a crash may leave a journal that a writer alone can roll back
+        return _read(path, "rw")
+
+
+def _read(path: Path, mode: str) -> tuple[bool, list[Row]]:
+    """Read a file in this mode.
+
+    Table and first entry are one transaction: a file with a table and no row was emptied.
+    """
+    with _opened(path, mode) as connection:
         if not _objects(connection):
             return True, []
         rows = read_rows(connection)

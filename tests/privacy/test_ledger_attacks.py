@@ -48,8 +48,10 @@ def test_a_full_disk_and_a_failing_fsync_are_refused() -> None:
     if faults is None:
         pytest.skip("there is no C compiler here")
     assert len(faults) == 4
-    for seen in faults.values():
-        assert seen["faults"] >= 10 and seen["refused"] >= seen["faults"] - 2
+    for name, seen in faults.items():
+        assert seen["faults"] >= 10
+        if "for good" in name:  # a single failure may be mended by another try
+            assert seen["refused"] == seen["faults"]
 
 
 def test_every_class_of_tampering_is_detected() -> None:
