@@ -45,8 +45,8 @@ def read_book(path: Path, key: Ed25519PublicKey | None) -> Book:
 
     Raises ``MissingInput`` or ``LedgerTampered``.
     """
-    from ..privacy.accountant import epsilon_of
-    from ..privacy.ledger import enforced_bound, open_readonly, read_rows, verify_chain
+    from ..privacy.accountant import enforced_bound, epsilon_of
+    from ..privacy.ledger import open_readonly, read_rows, verify_chain
     from ..privacy.ledger_state import State
 
     with open_readonly(path) as connection:

@@ -180,7 +180,10 @@ def _leaves(plan: Plan, forecast: Forecast) -> Iterator[str]:
     yield f"{forecast.trainable_parameters:,} numbers per round ({noised})"
     yield "the head of its ledger"
     when = "after the last round" if not plan.evaluation.every else "by round"
-    yield f"metrics on its test part, declared public, {when}"
+    if plan.evaluation.origin == "public":
+        yield f"metrics on its test part, declared public, {when}"
+    elif plan.privacy.enabled:
+        yield f"two noised counts of its test part (right answers, records), {when}"
 
 
 def _facts(rows: Iterator[tuple[str, str]]) -> Table:

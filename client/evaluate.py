@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from ..core.digest import sha256_hex
-from ..core.errors import CollegiumError
+from ..core.errors import CollegiumError, Refused
 from ..core.layout import Vector
 from ..core.mechanism import MechanismSpec
 from ..core.messages import Invitation, Report, Sealed
 from ..data.site_data import SiteData
 from ..privacy.counts import noised_counts
+from ..privacy.events import Spend
 from ..privacy.ledger import Ledger
 from ..privacy.noise import NoiseSource
 from .spool import Spool
@@ -24,7 +25,7 @@ ROUND = 0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrivateEvaluation:
-    """Answers once per job and attempt; a repeated question gets the stored bytes."""
+    """Answers once per job; a repeated question gets the stored bytes."""
 
     site: str
     plan: str
@@ -36,12 +37,19 @@ class PrivateEvaluation:
     spool: Spool
     noise: NoiseSource
 
+    def planned(self, job: str) -> Spend:
+        """Return what a job still holds for its evaluation: training must leave it affordable."""
+        done = any(spec == self.spec for spec, _ in self.ledger.spend(job=job))
+        return [] if done else [(self.spec, self.spec.steps)]
+
     def report(self, asked: Invitation, vector: Vector) -> Sealed:
         """Return the signed noised counts of ``vector`` (d,) on the site's test part.
 
-        Raises ``OverBudget``, ``Refused`` for another model under the same attempt, and
-        ``CollegiumError`` when bytes that may have left are not here any more.
+        Raises ``OverBudget``, ``Refused`` for a second attempt (the plan holds one) or another
+        model under the first, and ``CollegiumError`` when bytes that may have left are gone.
         """
+        if asked.attempt != 1:
+            raise Refused("a second evaluation is not in the plan")
         reply = self._stored(asked)
         if reply is None:
             names = {"job": asked.job, "round": ROUND, "attempt": asked.attempt}

@@ -254,6 +254,7 @@ class Site:
                 spec=self.spec,
                 plan=self._plan_digest,
                 rng=self._noise.name,
+                planned=self._counts.planned(invitation.job) if self._counts else (),
             )
         metrics = self._metrics(base) if invitation.evaluate else {}
         vector = self._train(invitation, base)

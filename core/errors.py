@@ -17,6 +17,7 @@
     |   +-- NotBuiltYet
     +-- OutputExists                   73
     +-- Interrupted                    75  can be resumed
+    +-- ClipperMismatch                70  a clipping engine and autograd disagree: a bug
     +-- Refused                        77  policy, signature, version, expiry
 """
 
@@ -187,3 +188,9 @@ class Refused(CollegiumError):
     """A policy, signature, version or expiry check said no."""
 
     exit_code = 77
+
+
+class ClipperMismatch(CollegiumError):
+    """A clipping engine and plain autograd disagree on synthetic records."""
+
+    exit_code = 70

@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from scipy.optimize import brentq
@@ -35,7 +35,7 @@ class Bound:
     """
 
     epsilon: float
-    method: Literal["pld", "rdp", "none"]
+    method: Literal["pld", "rdp", "renyi-filter", "none"]
     interval: float = 0.0
     pld: float = 0.0
     rdp: float = 0.0
@@ -62,15 +62,18 @@ def filter_epsilon(spend: Spend, delta: float) -> float:
     return _filtered(steps, relation, delta)
 
 
-def enforced_epsilon(spends: Mapping[str, Spend], delta: float) -> float:
-    """Return the epsilon that an asset's cap is held against; ``spends`` by job (one plan each).
+def enforced_bound(spends: Mapping[Any, Spend], delta: float) -> Bound:
+    """Return the bound that an asset's cap is held against; ``spends`` by (job, plan).
 
-    One job is a fixed schedule. A second one may have been planned after looking at what the
-    first released, so that the Renyi filter decides.
+    One job under one plan is a schedule that was fixed beforehand: its smallest valid bound. A
+    second one may have been chosen after looking at what the first released: the Renyi filter
+    decides.
     """
     used = [spend for spend in spends.values() if spend]
     together = [row for spend in used for row in spend]
-    return filter_epsilon(together, delta) if len(used) > 1 else epsilon_of(together, delta)
+    if len(used) > 1:
+        return Bound(epsilon=filter_epsilon(together, delta), method="renyi-filter")
+    return bound_of(together, delta)
 
 
 def delta_of(spend: Spend, epsilon: float) -> float:
@@ -142,8 +145,8 @@ def calibrate(
                 + (", beside what is already spent" if spent or beside else ""),
                 cure="raise epsilon or delta, or take fewer rounds",
             )
-    root = float(brentq(excess, low, high, xtol=1e-6))
-    rounded = math.ceil((root - 1e-4) * _ROUNDING)
+    root: Any = brentq(excess, low, high, xtol=1e-6)
+    rounded = math.ceil((float(root) - 1e-4) * _ROUNDING)
     while excess(rounded / _ROUNDING) > 0:
         rounded += 1
     return rounded / _ROUNDING

@@ -11,8 +11,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ..core.errors import CollegiumError
-
 logger = logging.getLogger(__name__)
 
 CHUNK = 128
@@ -40,10 +38,6 @@ class Clipper(Protocol):
     ) -> NDArray[np.float64]:
         """Return (units,) upper bounds of |g_u|, tight to 1e-4. They stay inside the site."""
         ...
-
-
-class ClipperMismatch(CollegiumError):
-    """A clipping engine and plain autograd disagree on synthetic records: a bug (exit 70)."""
 
 
 def finite_records(x: Tensor) -> Tensor:

@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from .clipping import ClipperMismatch, PerRecordLoss
+from ..core.errors import ClipperMismatch
+from .clipping import PerRecordLoss
 
 RECORDS = 3
 TOLERANCE = 1e-3

@@ -23,7 +23,7 @@ from ..core.errors import LedgerRolledBack, OverBudget, Refused
 from ..core.mechanism import Budget, MechanismSpec
 from ..core.signing import fingerprint as key_name
 from ..core.signing import verify
-from .accountant import epsilon_of
+from .accountant import enforced_bound, epsilon_of
 from .events import Spend
 from .fingerprint import Fingerprint
 from .ledger_anchor import Anchor
@@ -38,11 +38,11 @@ from .ledger_rows import (
     row_hash,
     verify_chain,
 )
-from .ledger_state import State, enforced_bound
+from .ledger_state import State
 from .ledger_store import Writer, open_readonly, read_rows
 
 __all__ = [
-    "GENESIS_HEAD", "Ledger", "LedgerEntry", "enforced_bound", "open_readonly", "read_rows",
+    "GENESIS_HEAD", "Ledger", "LedgerEntry", "open_readonly", "read_rows",
     "verify_chain",
 ]  # fmt: skip
 
@@ -101,6 +101,11 @@ class Ledger:
         with self._lock:
             return enforced_bound(self._state.spends(), self.budget.delta).epsilon
 
+    def spends(self) -> dict[tuple[str, str], Spend]:
+        """Return all reserves on this asset by (job, plan): one fixed schedule each."""
+        with self._lock:
+            return self._state.spends()
+
     def spend(self, *, job: str | None = None) -> Spend:
         """Return all reserves on this asset (or of one job) as (mechanism, noisy steps in all)."""
         with self._lock:
@@ -117,12 +122,15 @@ class Ledger:
         spec: MechanismSpec,
         plan: str = "",
         rng: str = "",
+        planned: Spend = (),
     ) -> bool:
         """Charge ``spec.steps`` noisy steps, durably; return False when already charged.
 
         The same (job, round, attempt) is charged once; with another base model, mechanism or
         plan, or after an abort, it is ``Refused``. Raises ``OverBudget`` when the asset's epsilon
         would exceed its budget. ``plan`` is the signed plan's digest, ``rng`` the noise source.
+        ``planned`` is what the plan still holds of other mechanisms: it must stay affordable, so
+        that, however often a round is asked again, all together is part of one fixed schedule.
         """
         with self._lock:
             if (known := self._state.find("reserve", job, round, attempt)) is not None:
@@ -138,7 +146,7 @@ class Ledger:
                 base_sha256=base_sha256,
                 spec=spec,
                 steps=spec.steps,
-                claim=self._affordable(job, plan, spec),
+                claim=self._affordable(job, plan, spec, planned),
                 versions=dict(_versions()),
                 rng=rng,
             )
@@ -265,7 +273,7 @@ class Ledger:
         if budget.epsilon < self._state.budget.epsilon:
             self._append("policy", budget=budget, note="the cap was lowered")
 
-    def _affordable(self, job: str, plan: str, spec: MechanismSpec) -> Claim:
+    def _affordable(self, job: str, plan: str, spec: MechanismSpec, planned: Spend) -> Claim:
         """Return what the asset has spent with ``spec``; raises ``Refused`` or ``OverBudget``."""
         budget = self.budget
         if (spec.unit, spec.relation) != (budget.unit, budget.relation):
@@ -277,7 +285,11 @@ class Ledger:
             )
         spends = self._state.spends()
         spends[job, plan] = [*spends.get((job, plan), ()), (spec, spec.steps)]
-        after = enforced_bound(spends, budget.delta)
+        spent = enforced_bound(spends, budget.delta)
+        after = spent
+        if planned:
+            spends[job, plan] = [*spends[job, plan], *planned]
+            after = enforced_bound(spends, budget.delta)
         if not after.epsilon <= budget.epsilon:
             raise OverBudget(
                 f"asset '{self.asset}' would reach epsilon {after.epsilon:.4f} of"
@@ -285,7 +297,7 @@ class Ledger:
                 why="the site's budget covers everything ever computed from this asset",
                 cure="plan fewer rounds or more noise: a budget can be lowered, never raised",
             )
-        return after
+        return Claim(epsilon=spent.epsilon, method=spent.method, interval=spent.interval)
 
     def _same_reserve(self, known: LedgerEntry, wanted: tuple[str, MechanismSpec, str]) -> None:
         aborted = self._state.find("abort", known.job, known.round, known.attempt) is not None

@@ -2,33 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 
 from ..core.errors import LedgerTampered, Refused
 from ..core.mechanism import Budget, MechanismSpec
-from .accountant import bound_of, filter_epsilon
 from .events import Spend
-from .ledger_rows import GENESIS_HEAD, Claim, Kind, LedgerEntry
+from .ledger_rows import GENESIS_HEAD, Kind, LedgerEntry
 
 Plan = tuple[str, str]
 """One fixed schedule: a job and the digest of the plan that it runs."""
-
-
-def enforced_bound(spends: Mapping[Plan, Spend], delta: float) -> Claim:
-    """Return the epsilon that an asset's cap is held against; ``spends`` by (job, plan).
-
-    One job under one plan is a schedule that was fixed beforehand: its smallest valid bound. A
-    second one may have been chosen after looking at what the first released: the Renyi filter
-    (Feldman & Zrnic 2021; Lecuyer 2021) decides.
-    """
-    used = [spend for spend in spends.values() if spend]
-    together = [row for spend in used for row in spend]
-    if len(used) > 1:
-        epsilon = filter_epsilon(together, delta)
-        return Claim(epsilon=epsilon, method="renyi-filter", interval=0.0)
-    bound = bound_of(together, delta)
-    return Claim(epsilon=bound.epsilon, method=bound.method, interval=bound.interval)
 
 
 class State:

@@ -10,7 +10,7 @@ from typing import Any
 from ..core.errors import InvalidInput
 from ..core.mechanism import CLIP_SLACK, MechanismSpec
 from . import statement_words as words
-from .accountant import bound_of, detection_of, enforced_epsilon, epsilon_of
+from .accountant import bound_of, detection_of, enforced_bound, epsilon_of
 from .events import Spend
 
 NO_GUARANTEE = "no privacy guarantee: noise reproducible"
@@ -23,12 +23,13 @@ FALSE_POSITIVES = 1e-3
 class SiteAccount:
     """What one site's ledger holds: every number said of the site is derived from this.
 
-    ``run`` are the reserves of this run; ``jobs`` those of every run on the same data asset.
+    ``run`` are the reserves of this run; ``jobs`` those of every run
+    (job and plan) on the same data asset.
     """
 
     spec: MechanismSpec
     run: Spend
-    jobs: Mapping[str, Spend]
+    jobs: Mapping[Any, Spend]
     ledger_head: str
 
 
@@ -109,7 +110,7 @@ def _site(account: SiteAccount, delta: float) -> dict[str, Any]:
     everything = [row for spend in account.jobs.values() for row in spend]
     return {
         "epsilon": epsilon_of(account.run, delta),
-        "epsilon_total": enforced_epsilon(account.jobs, delta),
+        "epsilon_total": enforced_bound(account.jobs, delta).epsilon,
         "epsilon_total_fixed": epsilon_of(everything, delta),
         "runs_on_this_asset": len(account.jobs),
         "normaliser": account.spec.normaliser,

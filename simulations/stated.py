@@ -6,8 +6,6 @@ from typing import Any
 
 from ..core.plan import Plan
 from ..models import registry
-from ..privacy.events import Spend
-from ..privacy.ledger import Ledger
 from ..privacy.statement import Circumstances, SiteAccount, statement
 from .consortium import Consortium
 
@@ -28,7 +26,7 @@ def stated(plan: Plan, consortium: Consortium, job: str, *, custom: bool) -> dic
         name: SiteAccount(
             spec=consortium.specs[name],
             run=ledger.spend(job=job),
-            jobs=_by_job(ledger),
+            jobs=ledger.spends(),
             ledger_head=ledger.head,
         )
         for name, ledger in consortium.ledgers.items()
@@ -51,9 +49,3 @@ def stated(plan: Plan, consortium: Consortium, job: str, *, custom: bool) -> dic
         device_noise=any(site.device_noise for site in consortium.sites),
     )
     return statement(accounts, told)
-
-
-def _by_job(ledger: Ledger) -> dict[str, Spend]:
-    """Return what each run has reserved on the ledger's asset."""
-    jobs = {entry.job for entry in ledger.entries() if entry.kind == "reserve"}
-    return {job: ledger.spend(job=job) for job in sorted(jobs)}

@@ -83,6 +83,14 @@ def test_the_device_file_stands_alone() -> None:
     assert outside <= {"numpy", "onnxruntime", "cryptography", "__future__"}
 
 
+def test_the_ledgers_verifier_stands_alone() -> None:
+    path = ROOT / "privacy" / "ledger_verify.py"
+    ours = {name for name in imports_of(path) if name.startswith((".", "collegium"))}
+    assert ours == set()
+    outside = {name.partition(".")[0] for name in imports_of(path)} - set(sys.stdlib_module_names)
+    assert outside <= {"cryptography", "dp_accounting", "__future__"}
+
+
 def test_rooms_import_each_other_relatively() -> None:
     """An absolute import of our own package would make every class exist twice."""
     found = [

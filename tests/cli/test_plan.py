@@ -166,7 +166,7 @@ SPOILT: list[tuple[str, str]] = [
         swap('origin = "public"', 'origin = "private"').replace('"last"', '"every:2"'),
     ),
     ("[rounds] local_steps", swap("count = 60", "count = 90000").replace("steps = 1", "steps = 9")),
-    ("[privacy] epsilon", swap("epsilon = 3.0", "epsilon = 0.0001")),
+    ("[privacy] epsilon", swap("epsilon = 3.0\ndelta = 1e-4", "epsilon = 1e-4\ndelta = 1e-12")),
     # broken TOML
     ("line 1", "schema == 1\n" + GOOD),
     ("line 1", "= 1\n" + GOOD),
@@ -257,7 +257,7 @@ def test_explain_says_what_is_spent_sent_and_leaves(
     page = " ".join(capsys.readouterr().out.split())
     for text in (
         f"650 of {total:,} parameters",
-        "3.0223",
+        "3.0222",
         "60: 3.00",
         "1.3 kB up (bf16)",
         "936 kB",
@@ -287,9 +287,19 @@ def test_what_a_later_version_brings_is_69(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "plan.toml"
-    path.write_text(swap('unit = "record"', 'unit = "patient"'), encoding="utf-8")
+    path.write_text(swap('trainable = "head"', 'trainable = "lora:4"'), encoding="utf-8")
     assert run(["plan", "check", str(path)]) == 69
-    assert "[privacy] unit" in capsys.readouterr().err
+    assert "lora:4" in capsys.readouterr().err
+
+
+def test_explain_names_the_noised_counts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "plan.toml"
+    path.write_text(swap('origin = "public"', 'origin = "private"'), encoding="utf-8")
+    assert run(["plan", "explain", str(path)]) == 0
+    page = " ".join(capsys.readouterr().out.split())
+    assert "two noised counts" in page and "60: 3.00" in page
 
 
 def test_a_missing_plan_is_66_and_a_folder_65(

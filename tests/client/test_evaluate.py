@@ -62,6 +62,14 @@ def test_training_and_evaluation_fit_into_the_plans_budget(counter: Any) -> None
     assert ledger.epsilon() <= ledger.budget.epsilon
 
 
+def test_rounds_that_are_asked_again_leave_the_evaluation_affordable(counter: Any) -> None:
+    """Another attempt costs another step; it may not eat what the plan keeps for the counts."""
+    for attempt in range(1, 9):
+        counter.code(counter.site.train(counter.ask(attempt=attempt)))
+    told(counter)
+    assert counter.ledger.epsilon() <= counter.ledger.budget.epsilon
+
+
 def test_no_curve_of_exact_metrics(counter: Any) -> None:
     reply = counter.site.train(counter.ask(evaluate=True))
     assert Update.open(reply, counter.public).metrics == {}

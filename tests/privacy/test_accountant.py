@@ -19,7 +19,7 @@ from collegium.privacy.accountant import (
     calibrate,
     delta_of,
     detection_of,
-    enforced_epsilon,
+    enforced_bound,
     epsilon_of,
     filter_epsilon,
 )
@@ -216,9 +216,9 @@ def test_the_filter_is_the_gaussians_closed_form(make_spec: Make) -> None:
 def test_a_second_plan_on_the_asset_is_held_by_the_filter(make_spec: Make) -> None:
     spec = make_spec(noise_multiplier=3.0, sampling_rate=0.3)
     one, two = {"a": [(spec, 20)]}, {"a": [(spec, 10)], "b": [(spec, 10)], "c": []}
-    assert enforced_epsilon(one, 1e-5) == epsilon_of([(spec, 20)], 1e-5)
-    assert enforced_epsilon(two, 1e-5) == filter_epsilon([(spec, 20)], 1e-5)
-    assert enforced_epsilon({}, 1e-5) == 0.0
+    assert enforced_bound(one, 1e-5).epsilon == epsilon_of([(spec, 20)], 1e-5)
+    assert enforced_bound(two, 1e-5).epsilon == filter_epsilon([(spec, 20)], 1e-5)
+    assert enforced_bound({}, 1e-5).epsilon == 0.0
 
 
 def test_delta_and_epsilon_are_two_ends_of_one_curve(make_spec: Make) -> None:

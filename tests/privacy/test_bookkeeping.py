@@ -12,11 +12,10 @@ from torch.utils.checkpoint import checkpoint
 from torchvision.models import resnet18
 from torchvision.ops.misc import FrozenBatchNorm2d
 
-from collegium.core.errors import CollegiumError, InvalidInput
+from collegium.core.errors import ClipperMismatch, CollegiumError, InvalidInput
 from collegium.models.tasks import cross_entropy
 from collegium.privacy import layer_chunk, layers
 from collegium.privacy.bookkeeping import BookkeepingClipper
-from collegium.privacy.clipping import ClipperMismatch
 
 torch.set_num_threads(1)
 

@@ -19,8 +19,8 @@ from collegium.core.errors import (
 )  # fmt: skip
 from collegium.core.mechanism import Budget, MechanismSpec
 from collegium.core.signing import generate_key
-from collegium.privacy.accountant import epsilon_of
-from collegium.privacy.ledger import Ledger, enforced_bound, open_readonly, read_rows
+from collegium.privacy.accountant import enforced_bound, epsilon_of
+from collegium.privacy.ledger import Ledger, open_readonly, read_rows
 
 Make = Callable[..., MechanismSpec]
 KEY = generate_key()

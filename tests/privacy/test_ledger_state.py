@@ -8,9 +8,8 @@ import pytest
 
 from collegium.core.errors import LedgerTampered
 from collegium.core.mechanism import Budget, MechanismSpec
-from collegium.privacy.accountant import epsilon_of, filter_epsilon
 from collegium.privacy.ledger_rows import Claim, LedgerEntry, Witness
-from collegium.privacy.ledger_state import State, enforced_bound
+from collegium.privacy.ledger_state import State
 
 Make = Callable[..., MechanismSpec]
 BUDGET = Budget(epsilon=3.0, delta=1e-5, unit="record", relation="add-or-remove-one")
@@ -38,15 +37,6 @@ def test_spends_are_kept_by_job_and_plan(make_spec: Make) -> None:
     assert state.spends() == {
         ("j", ""): [(one, 4), (other, 1)], ("k", ""): [(one, 2)], ("k", "p"): [(one, 2)],
     }  # fmt: skip
-
-
-def test_the_enforced_bound(make_spec: Make) -> None:
-    spec = make_spec()
-    assert enforced_bound({}, 1e-5).epsilon == 0.0
-    one = enforced_bound({("j", "p"): [(spec, 9)], ("k", "p"): []}, 1e-5)
-    assert (one.epsilon, one.method) == (epsilon_of([(spec, 9)], 1e-5), "pld")
-    two = enforced_bound({("j", "p"): [(spec, 5)], ("j", "q"): [(spec, 4)]}, 1e-5)
-    assert (two.epsilon, two.method) == (filter_epsilon([(spec, 9)], 1e-5), "renyi-filter")
 
 
 def test_lowering_the_cap_is_kept(make_spec: Make) -> None:
