@@ -52,9 +52,10 @@ class PrivateEvaluation:
             raise Refused("a second evaluation is not in the plan")
         reply = self._stored(asked)
         if reply is None:
-            names = {"job": asked.job, "round": ROUND, "attempt": asked.attempt}
             self.ledger.reserve(
-                **names,
+                job=asked.job,
+                round=ROUND,
+                attempt=asked.attempt,
                 base_sha256=asked.base_sha256,
                 spec=self.spec,
                 plan=self.plan,

@@ -8,6 +8,7 @@ of earlier ones were known are bounded by the Renyi filter alone.
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -23,6 +24,9 @@ from .events import Spend, Step, Steps, relation_of, steps_of
 
 LEAST_NOISE, MOST_NOISE = 0.2, 10_000.0
 """Range of calibration: below, the accounting takes minutes; above, it is a plan's mistake."""
+
+_ONE_AT_A_TIME = threading.Lock()
+"""Sites of one simulation ask for the same figure at the same time: all but one then find it."""
 
 _ROUNDING = 1e4  # calibrated noise multipliers are rounded up to 1e-4
 
@@ -53,7 +57,9 @@ def epsilon_of(spend: Spend, delta: float) -> float:
 
 def bound_of(spend: Spend, delta: float) -> Bound:
     """Return the smallest valid bound of one plan's schedule: PLD, refined, or Renyi."""
-    return _bound(steps_of(spend), relation_of(spec for spec, _ in spend), delta)
+    steps, relation = steps_of(spend), relation_of(spec for spec, _ in spend)
+    with _ONE_AT_A_TIME:
+        return _bound(steps, relation, delta)
 
 
 def filter_epsilon(spend: Spend, delta: float) -> float:
