@@ -49,6 +49,7 @@ def _context(values: Mapping[str, Any]) -> dict[str, Any]:
             "model",
             "privacy",
             "edge",
+            "evaluation",
             "open_model",
             "local",
             "pooled",

@@ -13,7 +13,7 @@ from typing import Any
 from ..core.errors import GateFailed, InvalidInput, MissingInput
 from ..core.files import write_atomic
 from ..core.plan import Plan
-from ..privacy.derive import COUNTS
+from ..privacy.derive import COUNTS, evaluation_mechanism
 from .store import Release
 
 SCHEMA = 1
@@ -81,14 +81,16 @@ def evaluation_of(plan: Plan, reports: Mapping[str, Mapping[str, float]]) -> dic
     """Return the ``evaluation`` entry: where the sites' metrics come from, and the pooled one.
 
     ``accuracy`` is over all sites' noised counts together, null for public test parts and where
-    the noise left nothing to divide by.
+    the noise left nothing to divide by; ``noise_std`` is that of each site's each count.
     """
+    mechanism = evaluation_mechanism(plan, plan.sites[0])
     counted = [told for told in reports.values() if set(told) == set(COUNTS)]
     pooled = {name: sum(told[name] for told in counted) for name in COUNTS}
     return {
         "origin": plan.evaluation.origin,
         "sites": sorted(reports),
         "accuracy": _accuracy(pooled) if counted else None,
+        "noise_std": mechanism.noise_std if mechanism else None,
     }
 
 

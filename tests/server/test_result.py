@@ -10,6 +10,7 @@ from collegium.core.errors import InvalidInput, MissingInput
 from collegium.core.plan import Plan
 from collegium.server.result import (
     combine,
+    evaluation_of,
     history_of,
     read_result,
     sites_of,
@@ -60,6 +61,22 @@ def test_sites_with_and_without_privacy(make_plan: MakePlan) -> None:
     assert second["metrics"] is None
     for entry in sites_of(plan, None, {}):
         assert entry["epsilon"] is entry["epsilon_total"] is entry["delta"] is None
+
+
+def test_noised_counts_become_an_accuracy_within_its_range(make_plan: MakePlan) -> None:
+    plan = make_plan(2, evaluation={"origin": "private"})
+    privacy = {
+        "epsilon_by_site": {name: {"epsilon": 1.0, "epsilon_total": 2.0} for name in ("s0", "s1")}
+    }
+    reports = {"s0": {"correct": 9.0, "records": 12.0}, "s1": {"correct": 30.0, "records": -3.5}}
+    first, second = sites_of(plan, privacy, reports)
+    assert first["metrics"] == {"accuracy": 0.75}
+    assert second["metrics"] is None  # the noise left nothing to divide by
+    found = evaluation_of(plan, reports)
+    assert (found["origin"], found["accuracy"]) == ("private", 1.0)  # 39 of 8.5, cut
+    assert found["noise_std"] > 0
+    public = evaluation_of(make_plan(2), {"s0": {"accuracy": 0.5}})
+    assert (public["accuracy"], public["noise_std"]) == (None, None)
 
 
 def test_medians_over_seeds_by_hand() -> None:
