@@ -173,6 +173,12 @@ def _plan_of(folder: Path) -> tuple[Plan, bool]:
             why="each seed is a run of its own",
             cure=f"name one of them, like {next((folder / 'seeds').iterdir(), folder)}",
         )
+    if not (folder / "plan.toml").is_file():
+        raise MissingInput(
+            f"there is no run in {folder}",
+            why="it holds no plan.toml",
+            cure="name the folder that `simulate` or `demo` wrote with --out",
+        )
     plan = Plan.load(folder / "plan.toml")
     begun = load_stage(folder, "begun") or {}
     identities = {run_identity(plan, custom=custom): custom for custom in (False, True)}
