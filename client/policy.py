@@ -11,7 +11,11 @@ from ..core.plan import Plan
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """What this site allows; an empty tuple allows any."""
+    """What this site allows; an empty tuple of models or plans allows any.
+
+    ``metrics`` are the names that may be told of the test part (None: any); ``public_test`` is
+    the site's own word that its test part is public: a plan cannot declare it so.
+    """
 
     budget: Budget
     max_steps: int
@@ -20,7 +24,8 @@ class Policy:
     models: tuple[str, ...] = ()
     plans: tuple[str, ...] = ()
     min_sites: int = 1
-    metrics: tuple[str, ...] = ()
+    metrics: tuple[str, ...] | None = None
+    public_test: bool = False
     private: bool = True
 
     def check(self, plan: Plan, spec: MechanismSpec) -> Verdict:

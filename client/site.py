@@ -184,6 +184,12 @@ class Site:
         asked = Invitation.open(request, self._coordinator)
         if asked.plan != self._plan_digest or asked.site != self.name:
             raise BadMessage("plan")
+        if not self._policy.check(self._plan, self.spec).ok:
+            raise BadMessage("policy")
+        if self._now() > asked.deadline:
+            raise BadMessage("deadline")
+        if asked.site_ledger_head and not self.ledger.knows(asked.site_ledger_head):
+            raise BadMessage("ledger")
         verdict, vector = read_base(
             asked,
             request.payload,
@@ -196,6 +202,8 @@ class Site:
         with self._lock:
             if self._plan.evaluation.origin != "public":
                 return self._count(asked, vector)
+            if not self._policy.public_test:
+                raise BadMessage("policy")
             metrics = self._metrics(vector)
         return Report(
             job=asked.job, site=self.name, model_sha256=asked.base_sha256, metrics=metrics
@@ -245,8 +253,7 @@ class Site:
     def _spend_and_train(self, invitation: Invitation, base: Vector, request: Sealed) -> Sealed:
         """Reserve on disk, then the first gradient; spool on disk, then commit, then answer."""
         if self._policy.private:
-            self._witness(invitation, request)
-            self.ledger.reserve(
+            charged = self.ledger.reserve(
                 job=invitation.job,
                 round=invitation.round,
                 attempt=invitation.attempt,
@@ -256,6 +263,8 @@ class Site:
                 rng=self._noise.name,
                 planned=self._counts.planned(invitation.job) if self._counts else (),
             )
+            if charged:  # a question that costs nothing writes nothing
+                self._witness(invitation, request)
         metrics = self._metrics(base) if invitation.evaluate else {}
         vector = self._train(invitation, base)
         verdict = may_leave(vector, self._trainer.layout, self._update_bound)
@@ -315,14 +324,9 @@ class Site:
             )
 
     def _count(self, asked: Invitation, vector: Vector) -> Sealed:
-        """Return noised counts, once the same policy that guards training has allowed them."""
-        verdict = self._policy.check(self._plan, self.spec)
-        if not verdict.ok or self._counts is None or not self._may_tell("accuracy"):
+        """Return noised counts, charged to the ledger, where the policy lets accuracy be told."""
+        if self._counts is None or not self._may_tell("accuracy"):
             raise BadMessage("policy")
-        if self._now() > asked.deadline:
-            raise BadMessage("deadline")
-        if asked.site_ledger_head and not self.ledger.knows(asked.site_ledger_head):
-            raise BadMessage("ledger")
         try:
             return self._counts.report(asked, vector)
         except CollegiumError as error:
@@ -330,10 +334,10 @@ class Site:
             raise BadMessage("budget") from None
 
     def _may_tell(self, metric: str) -> bool:
-        return not self._policy.metrics or metric in self._policy.metrics
+        return self._policy.metrics is None or metric in self._policy.metrics
 
     def _metrics(self, vector: Vector) -> dict[str, float]:
-        if self._plan.evaluation.origin != "public":
+        if self._plan.evaluation.origin != "public" or not self._policy.public_test:
             return {}
         found = self._trainer.evaluate(vector, self._data)
         return {name: value for name, value in found.items() if self._may_tell(name)}

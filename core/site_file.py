@@ -129,6 +129,14 @@ class PolicySection:
         ),
     )
 
+    public_test: bool = field(
+        default=False,
+        metadata=about(
+            "Whether the test part is public: only then may exact metrics of it leave, whatever "
+            "a plan says"
+        ),
+    )
+
     @property
     def budget(self) -> Budget:
         """Return what the asset may spend in all."""

@@ -73,7 +73,8 @@ def enforced_bound(spends: Mapping[Any, Spend], delta: float) -> Bound:
 
     One job under one plan is a schedule that was fixed beforehand: its smallest valid bound. A
     second one may have been chosen after looking at what the first released: the Renyi filter
-    decides.
+    decides. An asset that moves from the one to the other, by what was seen, may fail with up
+    to twice delta (a union bound; the statement says so).
     """
     used = [spend for spend in spends.values() if spend]
     together = [row for spend in used for row in spend]

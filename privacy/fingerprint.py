@@ -34,6 +34,8 @@ _SCHEMA = (
     " STRICT, WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS exports (asset TEXT, fingerprint TEXT, PRIMARY KEY (asset,"
     " fingerprint)) STRICT, WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS ledgers (asset TEXT PRIMARY KEY, genesis TEXT NOT NULL)"
+    " STRICT, WITHOUT ROWID",
 )
 
 
@@ -97,6 +99,24 @@ class Register:
         """
         self._take(asset, digests, keep=True)
 
+    def ledger_of(self, asset: str) -> str | None:
+        """Return the hash of the first entry of the asset's one ledger, None before it is made."""
+        with closing(self._open()) as database:
+            found = database.execute(
+                "SELECT genesis FROM ledgers WHERE asset = ?", (asset,)
+            ).fetchone()
+        return None if found is None else str(found[0])
+
+    def bind(self, asset: str, genesis: str) -> None:
+        """Write down, once and for all, which ledger is the asset's.
+
+        Raises ``Refused`` when it is another: a second ledger would be a second budget.
+        """
+        with closing(self._open()) as database:
+            database.execute("INSERT OR IGNORE INTO ledgers VALUES (?, ?)", (asset, genesis))
+        if self.ledger_of(asset) != genesis:
+            raise another_ledger(asset)
+
     def _prepare(self) -> bytes:
         with closing(self._open()) as database:
             try:
@@ -155,6 +175,15 @@ class Register:
             why=str(error),
             cure="restore it from its backup; a new one would know none of the site's records",
         )
+
+
+def another_ledger(asset: str) -> Refused:
+    """Return the refusal of a second ledger for an asset that has one."""
+    return Refused(
+        f"asset '{asset}' has another ledger",
+        why="the site's register knows its first entry; a second one would be a second budget",
+        cure="name the asset's own ledger in [ledger] path, or restore it from its backup",
+    )
 
 
 def _same_records(asset: str, owner: str) -> Refused:

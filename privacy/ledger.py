@@ -157,10 +157,17 @@ class Ledger:
     ) -> None:
         """Record which bytes a reserve produced and the steps executed (default: all reserved).
 
-        A repeated commit changes nothing. Raises ``Refused`` without an open reserve.
+        A repeated commit changes nothing. Raises ``Refused`` without an open reserve, and for
+        other bytes than those that were committed: one reserve pays for one release.
         """
         with self._lock:
-            if self._state.find("commit", job, round, attempt) is not None:
+            if (known := self._state.find("commit", job, round, attempt)) is not None:
+                if known.update_sha256 != update_sha256:
+                    raise Refused(
+                        f"round {round}, attempt {attempt} was committed with other bytes",
+                        why="a second draw under one reserve would be a second release",
+                        cure="send the stored bytes, or start a new attempt",
+                    )
                 return
             reserved = self._open_reserve(job, round, attempt)
             executed = reserved.steps if steps is None else steps

@@ -19,7 +19,7 @@ from ..core.errors import InvalidInput, LedgerRolledBack, LedgerTampered, Output
 from ..core.files import write_atomic
 from ..core.mechanism import Budget
 from ..core.signing import make_envelope
-from .fingerprint import Register, fingerprint, record_digests
+from .fingerprint import Register, another_ledger, fingerprint, record_digests
 from .ledger import Ledger
 from .ledger_anchor import Anchor
 from .ledger_rows import LedgerEntry, Row, signers, verify_chain
@@ -57,18 +57,22 @@ def open_for_records(
 
     ``x`` (n, ...) and ``y`` (n,). With ``attach`` (and a ``note``: what it is, who checked it)
     an export that the ledger does not know is attached to the asset by a signed entry. Raises
-    as ``Ledger`` does, and ``Refused`` when a record belongs to another asset of the site.
+    as ``Ledger`` does, and ``Refused`` when a record belongs to another asset of the site or the
+    register knows another ledger of this asset: an asset has one ledger, wherever it lies.
     """
     if attach and not note:
         raise InvalidInput("an attached export needs a note", cure="say what it is and who checked")
     digests = record_digests(x, y, register.salt)
     register.check(asset, digests)  # claimed only once the ledger has let them in
+    if register.ledger_of(asset) is not None and not path.is_file():
+        raise another_ledger(asset)
     found = fingerprint(digests)
     if attach and path.is_file():
         ledger = Ledger(path, asset, budget, key, anchor=anchor)
     else:
         ledger = Ledger(path, asset, budget, key, anchor=anchor, records=found)
     try:
+        register.bind(asset, ledger.entries()[0].hash)
         if attach:
             ledger.attach(found, note=note)
         register.claim(asset, digests)

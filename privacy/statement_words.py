@@ -45,7 +45,9 @@ TUNING = (
 ONE_RUN = "one run on each asset: a schedule that was fixed beforehand"
 FILTER = (
     "several runs on one asset, planned with knowledge of earlier outputs: epsilon_total is"
-    " the Renyi filter's bound; epsilon_total_fixed would hold had all been fixed beforehand"
+    " the Renyi filter's bound; epsilon_total_fixed would hold had all been fixed beforehand."
+    " Which of the bounds applies was itself decided by what was seen, so together they may fail"
+    " with up to twice delta"
 )
 
 

@@ -281,4 +281,5 @@ def _policy(plan: Plan) -> Policy:
         max_sampling_rate=privacy.sampling_rate,
         max_clip_norm=privacy.clip_norm,
         private=privacy.enabled,
+        public_test=plan.evaluation.origin == "public",
     )

@@ -280,6 +280,43 @@ def test_evaluation_refuses_what_is_no_model(make_counter: Make) -> None:
             counter.site.evaluate(counter.ask(base=base))
 
 
+@pytest.mark.parametrize(
+    "change",
+    [{"public_test": False}, {"models": ("hf:bert",)}, {"max_steps": 1}],
+)
+def test_a_plan_cannot_declare_a_sites_test_part_public(
+    make_counter: Make, change: dict[str, Any]
+) -> None:
+    counter = make_counter()
+    counter.site._policy = replace(counter.site._policy, **change)
+    with pytest.raises(BadMessage):
+        counter.site.evaluate(counter.ask(round=0))
+    assert counter.kinds == ["genesis"]
+
+
+def test_exact_metrics_need_the_sites_own_word(make_counter: Make) -> None:
+    counter = make_counter()
+    counter.site._policy = replace(counter.site._policy, public_test=False)
+    reply = counter.site.train(counter.ask(evaluate=True))
+    assert Update.open(reply, counter.public).metrics == {}
+
+
+def test_an_expired_question_is_not_answered(make_counter: Make) -> None:
+    counter = make_counter()
+    with pytest.raises(BadMessage):
+        counter.site.evaluate(counter.ask(round=0, deadline=time.time() - 1))
+
+
+def test_questions_that_cost_nothing_write_nothing(make_counter: Make, make_plan: Make) -> None:
+    """A coordinator cannot fill a site's disk: countersigned heads come with a charge alone."""
+    counter = make_counter(make_plan(1, rounds=1))
+    for number in range(12):
+        head = counter.ledger.head
+        counter.site.train(counter.ask(job=f"{number:032d}", site_ledger_head=head))
+    kinds = counter.kinds
+    assert kinds.count("witness") <= kinds.count("reserve") <= 2
+
+
 def test_the_policy_names_the_metrics(make_counter: Make) -> None:
     counter = make_counter()
     counter.site._policy = replace(counter.site._policy, metrics=("auc",))

@@ -79,7 +79,9 @@ def test_a_commit_neither_charges_nor_refunds(tmp_path: Path, make_spec: Make) -
     reserve(book, make_spec(), 1)
     spent = book.epsilon()
     book.commit(job="j", round=1, attempt=1, update_sha256="sha256:u")
-    book.commit(job="j", round=1, attempt=1, update_sha256="sha256:v")
+    book.commit(job="j", round=1, attempt=1, update_sha256="sha256:u")
+    with pytest.raises(Refused, match="other bytes"):  # a second draw is a second release
+        book.commit(job="j", round=1, attempt=1, update_sha256="sha256:v")
     assert [entry.kind for entry in book.entries()] == ["genesis", "reserve", "commit"]
     assert book.entries()[-1].update_sha256 == "sha256:u"
     assert book.epsilon() == spent

@@ -80,6 +80,31 @@ def test_a_renamed_asset_gets_no_fresh_budget(tmp_path: Path) -> None:
     opened(tmp_path, "renamed", **records(seed=9)).close()
 
 
+def test_an_asset_has_one_ledger_wherever_it_lies(tmp_path: Path, make_spec: Make) -> None:
+    """Another path, or a deleted file, is no second budget: the register knows the first entry."""
+    book = opened(tmp_path)
+    spent(book, make_spec(), 1)
+    for path in (tmp_path / "other.sqlite", tmp_path / "sub" / "l.sqlite"):
+        with pytest.raises(Refused, match="another ledger"):
+            open_for_records(
+                path, "cardiology", BUDGET, KEY,
+                register=Register(tmp_path / "register.sqlite"), **records(),
+            )  # fmt: skip
+        assert not path.exists()
+    book.close()
+    kept = book.path.read_bytes()
+    book.path.unlink()
+    with pytest.raises(Refused, match="another ledger"):
+        opened(tmp_path)
+    Ledger(book.path, "cardiology", BUDGET, KEY).close()  # a fresh one put in its place
+    with pytest.raises(Refused):
+        opened(tmp_path)
+    book.path.write_bytes(kept)
+    again = opened(tmp_path)
+    assert len(again.entries()) == 2
+    again.close()
+
+
 def test_an_unknown_export_waits_for_a_signed_entry(tmp_path: Path, make_spec: Make) -> None:
     book = opened(tmp_path)
     assert book.entries()[0].records.startswith("sha256:")
