@@ -222,6 +222,8 @@ class Site:
         seen = invitation.site_ledger_head
         if seen and not self.ledger.knows(seen):
             return refuse("ledger", "the coordinator has seen entries that are lost here"), nothing
+        if not seen and self._answered_another(invitation):
+            return refuse("ledger", "the coordinator does not say what it has seen here"), nothing
         verdict = self._policy.check(self._plan, self.spec)
         if not verdict.ok:
             return verdict, nothing
@@ -232,6 +234,16 @@ class Site:
             self._trainer.layout,
             open_sha256=self._open_sha256,
             norm_bound=1.01 * reach + 1e-6,
+        )
+
+    def _answered_another(self, invitation: Invitation) -> bool:
+        """Return whether this job has had another answer: its head must be countersigned since."""
+        own = (invitation.round, invitation.attempt)
+        return any(
+            entry.kind == "reserve"
+            and entry.job == invitation.job
+            and (entry.round, entry.attempt) != own
+            for entry in self.ledger.entries()
         )
 
     def _stored(self, invitation: Invitation) -> Sealed | None:

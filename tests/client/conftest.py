@@ -32,7 +32,8 @@ class Counter:
         values: dict[str, Any] = {
             "job": JOB, "site": self.name, "plan": self.lab.plan.digest, "round": 1, "attempt": 1,
             "base_sha256": sha256_hex(payload), "layout": self.layout.digest,
-            "deadline": time.time() + 60, "nonce": "n", "site_ledger_head": "",
+            "deadline": time.time() + 60, "nonce": "n",
+            "site_ledger_head": self.ledger.head if self.kinds[1:] else "",
         }  # fmt: skip
         return Invitation(**values | changes).seal(key or self.key, payload)
 
@@ -46,8 +47,9 @@ class Counter:
 
     @property
     def kinds(self) -> list[str]:
-        """What stands in the ledger."""
-        return [entry.kind for entry in self.ledger.entries()]
+        """What stands in the ledger, countersigned heads left out."""
+        kinds = [entry.kind for entry in self.ledger.entries()]
+        return [kind for kind in kinds if kind != "witness"]
 
 
 @pytest.fixture

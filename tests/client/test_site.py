@@ -312,8 +312,20 @@ def test_questions_that_cost_nothing_write_nothing(make_counter: Make, make_plan
     for number in range(12):
         head = counter.ledger.head
         counter.site.train(counter.ask(job=f"{number:032d}", site_ledger_head=head))
-    kinds = counter.kinds
+    kinds = [entry.kind for entry in counter.ledger.entries()]
     assert kinds.count("witness") <= kinds.count("reserve") <= 2
+
+
+def test_a_coordinator_must_countersign_what_it_has_seen(make_counter: Make) -> None:
+    """Without it a ledger that was rolled back together with its anchor would not be found."""
+    counter = make_counter()
+    assert counter.code(counter.site.train(counter.ask(site_ledger_head=""))) == "ok"
+    second = counter.ask(round=2, base=counter.base(0.01), site_ledger_head="")
+    assert counter.code(counter.site.train(second)) == "ledger"
+    assert counter.code(counter.site.train(counter.ask(site_ledger_head=""))) == "ok"  # a repeat
+    told = counter.ask(round=2, base=counter.base(0.01))
+    assert counter.code(counter.site.train(told)) == "ok"
+    assert [entry.kind for entry in counter.ledger.entries()].count("witness") == 1
 
 
 def test_the_policy_names_the_metrics(make_counter: Make) -> None:
