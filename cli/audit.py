@@ -42,7 +42,7 @@ def command(run: Path | None, canaries: int | None, site_file: Path | None, as_j
     Noise, batches, clipping and released tensors have exact tests; together they fail an honest
     run once in a million. They attest honest software, not an honest operator. Answers 1 when
     one fails or canaries contradict the claimed epsilon, 66 when RUN holds no evidence. Writes
-    RUN/audit.json.
+    RUN/audit.json for its owner alone: a statement tells no more of it than verdicts.
     """
     if (run is None) == (site_file is None):
         raise UsageError(

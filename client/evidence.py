@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import IO, Any
@@ -13,10 +13,13 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..core.codec import codec as codec_of
+from ..core.codec import codec_names
+from ..core.digest import sha256_hex
 from ..core.errors import InvalidInput, MissingInput
 from ..core.layout import Vector
 from ..core.mechanism import MechanismSpec
-from ..privacy.conformance_records import Attempt, DrawnStep, Key
+from ..privacy.conformance_records import EDGES, Attempt, DrawnStep, Key
 from ..privacy.noise import Floats
 
 FILE = "evidence.jsonl"
@@ -33,8 +36,13 @@ class Evidence:
     records. Only the audit's verdict ever leaves.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, sizes: Sequence[int] | None = None) -> None:
+        """``sizes`` are the trainable tensors' numbers of coordinates in layout order.
+
+        Without them, or when they do not add up to d, all coordinates count as one tensor.
+        """
         self._path = path
+        self._sizes = tuple(size for size in sizes or () if size)
         self._key: Key = ("", 0, 0)
         self._sum: Floats | None = None
 
@@ -69,6 +77,7 @@ class Evidence:
                 "step": step,
                 "size": len(z),
                 "squares": float(np.dot(z, z)),
+                **_shape_of(z, self._sizes if sum(self._sizes) == len(z) else (len(z),)),
                 "sketch": _packed(z[_spaced(len(z))].astype("<f4")),
                 "units": units,
                 "batch": len(batch),
@@ -77,13 +86,18 @@ class Evidence:
         )
         self._append(lines)
 
-    def end(self, vector: Vector) -> None:
-        """Note how the update (d,) that is about to leave follows from the observed steps."""
+    def end(self, vector: Vector, *, codec: str | None = None) -> None:
+        """Note how the update (d,) that is about to leave follows from the observed steps.
+
+        ``codec`` names the one that encodes it; without, its bytes under each are noted.
+        """
         if self._sum is None:
             return
         rate, residual = _fit(vector, self._sum)
         values = {"kind": "end", "size": len(vector), "rate": rate, "residual": residual}
-        self._append([values])
+        names = codec_names() if codec is None else (codec,)
+        payloads = {name: sha256_hex(codec_of(name).encode(vector)) for name in names}
+        self._append([values | {"payloads": payloads}])
         self._sum = None
 
     def _append(self, lines: list[dict[str, Any]]) -> None:
@@ -158,6 +172,11 @@ def _step(line: Mapping[str, Any]) -> DrawnStep:
         units=int(line["units"]),
         batch=int(line["batch"]),
         included=np.unpackbits(bits, count=tracked).astype(bool),
+        tensor_sizes=tuple(int(size) for size, _ in line.get("tensors", ())),
+        tensor_squares=tuple(float(squares) for _, squares in line.get("tensors", ())),
+        bins=tuple(int(count) for count in line.get("bins", ())),
+        negative=int(line.get("negative", 0)),
+        zeros=int(line.get("zeros", 0)),
     )
 
 
@@ -169,6 +188,7 @@ def _ended(attempt: Attempt, end: Mapping[str, Any] | None) -> Attempt:
         rate=float(end["rate"]),
         residual=float(end["residual"]),
         size=int(end["size"]),
+        payloads={str(name): str(digest) for name, digest in end.get("payloads", {}).items()},
     )
 
 
@@ -181,6 +201,19 @@ def _fit(vector: Vector, total: Floats) -> tuple[float, float]:
     largest = float(np.abs(update).max(initial=0.0))
     misfit = float(np.abs(update + rate * total).max(initial=0.0))
     return rate, misfit / largest if largest else misfit
+
+
+def _shape_of(z: Floats, sizes: Sequence[int]) -> dict[str, Any]:
+    """Return how z (d,) is spread over the tensors and over the bins of |z|."""
+    parts = np.split(z, np.cumsum(sizes)[:-1])
+    height = np.abs(z, dtype=np.float32)  # half the time; an edge moves by 2^-24 of itself
+    below = [0, *(int(np.count_nonzero(height < edge)) for edge in EDGES), len(z)]
+    return {
+        "tensors": [[len(part), float(np.dot(part, part))] for part in parts],
+        "bins": np.diff(below).tolist(),
+        "negative": int(np.count_nonzero(z < 0)),
+        "zeros": len(z) - int(np.count_nonzero(z)),
+    }
 
 
 def _spaced(size: int) -> NDArray[np.intp]:

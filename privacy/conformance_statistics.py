@@ -8,14 +8,14 @@ from itertools import combinations, groupby
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import betainc
-from scipy.stats import binom, chi2
+from scipy.stats import binom
 
 from ..core.mechanism import MechanismSpec
 from .conformance import Finding, checked, measured, unexercised
 from .conformance_laws import Law, spread_p, total_of
+from .conformance_noise import noise_findings
 from .conformance_records import Attempt, DrawnStep, Key
 
-NOISE, NOISE_STEPS = "noise size", "noise size by step"
 CORRELATION = "noise independence"
 BATCHES, BATCH_SPREAD = "batch size", "batch size spread"
 RECORD_SPREAD, OVERLAP = "inclusion by unit", "inclusion overlap"
@@ -35,8 +35,10 @@ def statistical_findings(sites: Sites) -> list[Finding]:
     """Return the findings of all tests with a null law, over these sites."""
     found: list[Finding] = []
     for name, attempts in sites.items():
-        steps = [step for attempt in attempts for step in _ordered(attempt)]
-        found += _noise(name, steps)
+        found += noise_findings(
+            name,
+            [(a.spec.noise_multiplier, step) for a in attempts for step in _ordered(a)],
+        )
         for spec, group in _by_law(attempts):
             found += _batches(name, spec, group)
             found += _inclusions(name, spec, group)
@@ -61,23 +63,6 @@ def deterministic_findings(
         found.append(_steps(name, attempts, sent.get(name, set())))
         found.append(_charged(name, attempts, charged.get(name, {})))
     return found
-
-
-def _noise(name: str, steps: Sequence[DrawnStep]) -> list[Finding]:
-    """sum z^2 over n coordinates is chi-squared with n degrees of freedom, over all and by step."""
-    size, squares = sum(step.size for step in steps), sum(step.squares for step in steps)
-    if not size:
-        return [unexercised(NOISE, name, "no step was taken")]
-    text = f"std {np.sqrt(squares / size):.4f} of the plan's, {size:,} coordinates"
-    ps = [_chi2_p(step.squares, step.size) for step in steps]
-    return [
-        measured(NOISE, name, text, [_chi2_p(squares, size)]),
-        measured(NOISE_STEPS, name, f"{len(ps)} steps", ps),
-    ]
-
-
-def _chi2_p(squares: float, size: int) -> float:
-    return 2 * min(float(chi2.cdf(squares, size)), float(chi2.sf(squares, size)))
 
 
 def _correlations(sites: Sites) -> list[Finding]:

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
 from ..client.evidence import FILE as EVIDENCE
 from ..client.evidence import read_evidence
 from ..core.errors import GateFailed, InvalidInput, MissingInput
@@ -14,6 +16,7 @@ from ..core.files import write_atomic
 from ..core.layout import Vector
 from ..core.mechanism import MechanismSpec
 from ..core.plan import Plan
+from ..core.signing import load_private
 from ..core.site_file import SiteFile
 from ..models import registry
 from ..models.adapters import read_vector
@@ -30,12 +33,20 @@ from ..privacy.conformance_insertion import SENSITIVITY
 from ..privacy.conformance_records import Attempt, Key
 from ..privacy.conformance_statistics import deterministic_findings, statistical_findings
 from ..privacy.ledger import LedgerEntry, open_readonly, read_rows, verify_chain
+from ..privacy.ledger_state import State
 from ..privacy.noise import SeededNoise
 from ..privacy.statement import NO_GUARANTEE
 from ..server.models_out import VECTOR_FILE, read_vector_file
 from ..server.result import FILE as RESULT
-from .audit_build import BUILD, canary_findings, declared_layout, release_findings, stream_finding
-from .consortium import simulation_seed
+from .audit_build import (
+    BUILD,
+    canary_findings,
+    committed_findings,
+    declared_layout,
+    release_findings,
+    stream_finding,
+)
+from .consortium import KEYS, simulation_seed
 from .seeds import holds_seeds
 from .workspace import load_stage, run_identity
 
@@ -48,21 +59,25 @@ _CUSTOM = "the run's model or sites were objects that the plan does not describe
 def audit_run(folder: Path, *, canaries: int = 0) -> dict[str, Any]:
     """Return the audit of a simulated run and write it to ``folder/audit.json``.
 
+    The file holds statistics of the sites' records: only its owner may read it, and only the
+    verdicts that ``server.privacy_page`` extracts for the privacy statement are told to others.
     How well real members are told from others is returned under ``membership`` and lies in
-    ``folder/sites``, not in audit.json, which a privacy statement quotes.
+    ``folder/sites``.
     ``canaries`` > 0 adds a charged run with so many canaries on a shadow copy of one site.
     Raises ``MissingInput`` without evidence and ``InvalidInput`` for a broken run.
     """
     plan, custom = _plan_of(folder)
     sites = _evidence_of(folder, plan)
     entries = {site.name: _ledger_entries(folder, site.name) for site in plan.sites}
+    commits = {name: _commits(rows) for name, rows in entries.items()}
     found = statistical_findings(sites)
     found += deterministic_findings(
         sites,
         learning_rate=plan.rounds.local_learning_rate,
         charged={name: _reserves(rows) for name, rows in entries.items()},
-        sent={name: _commits(rows) for name, rows in entries.items()},
+        sent={name: set(own) for name, own in commits.items()},
     )
+    found += committed_findings(folder, sites, commits)
     if custom:
         found.append(unexercised(SENSITIVITY, BUILD, _CUSTOM))
     else:
@@ -82,19 +97,20 @@ def audit_run(folder: Path, *, canaries: int = 0) -> dict[str, Any]:
 
 
 def _membership(folder: Path, plan: Plan) -> dict[str, Any] | None:
-    """Keep the scores of real members apart: the audit is published, they are not."""
+    """Keep the scores of real members at the sites: not even verdicts on them are told."""
     if not (folder / RESULT).is_file():
         return None
     from .audit_leakage import membership
 
     found = membership(folder, plan)
-    _write(folder / "sites" / MEMBERS, found, mode=0o600)
+    _write(folder / "sites" / MEMBERS, found)
     return found
 
 
-def _write(path: Path, values: Mapping[str, Any], mode: int = 0o644) -> None:
+def _write(path: Path, values: Mapping[str, Any]) -> None:
+    """Write statistics that depend on records: for the owner alone."""
     text = json.dumps(values, indent=1, allow_nan=False)
-    write_atomic(path, text.encode() + b"\n", mode=mode)
+    write_atomic(path, text.encode() + b"\n", mode=0o600)
 
 
 def audit_site(site_file: Path) -> dict[str, Any]:
@@ -107,7 +123,7 @@ def audit_site(site_file: Path) -> dict[str, Any]:
     attempts = tuple(read_evidence(site.ledger_path.parent / EVIDENCE).values())
     if not attempts:
         raise _no_evidence(site.ledger_path.parent)
-    rows = _read_ledger(site.ledger_path)
+    rows = _read_ledger(site.ledger_path, None)  # the site file does not name the site's key
     name = site.site.name
     sites = {name: attempts}
     found = statistical_findings(sites)
@@ -115,7 +131,7 @@ def audit_site(site_file: Path) -> dict[str, Any]:
         sites,
         learning_rate=None,
         charged={name: _reserves(rows)},
-        sent={name: _commits(rows)},
+        sent={name: set(_commits(rows))},
     )
     why = "the site file names no model; audit the run's directory for this"
     found.append(unexercised(SENSITIVITY, name, why))
@@ -224,12 +240,14 @@ def _ledger_entries(folder: Path, name: str) -> list[LedgerEntry]:
             why="a private run charges one ledger per site",
             cure="restore the run's folder",
         )
-    return _read_ledger(path)
+    key = folder / KEYS / f"{name}.pem"
+    return _read_ledger(path, load_private(key).public_key() if key.is_file() else None)
 
 
-def _read_ledger(path: Path) -> list[LedgerEntry]:
+def _read_ledger(path: Path, key: Ed25519PublicKey | None) -> list[LedgerEntry]:
+    """Return entries whose chain, signatures (with ``key``) and order of events hold."""
     with open_readonly(path) as connection:
-        return list(verify_chain(read_rows(connection), None))
+        return State(verify_chain(read_rows(connection), key)).entries
 
 
 def _reserves(rows: Sequence[LedgerEntry]) -> dict[Key, MechanismSpec]:
@@ -240,10 +258,12 @@ def _reserves(rows: Sequence[LedgerEntry]) -> dict[Key, MechanismSpec]:
     }
 
 
-def _commits(rows: Sequence[LedgerEntry]) -> set[Key]:
-    """Return the updates that left; round 0 is the private evaluation, which trains nothing."""
+def _commits(rows: Sequence[LedgerEntry]) -> dict[Key, str]:
+    """Return digests of the updates that left; round 0 is the private evaluation, no training."""
     return {
-        (row.job, row.round, row.attempt) for row in rows if row.kind == "commit" and row.round > 0
+        (row.job, row.round, row.attempt): row.update_sha256
+        for row in rows
+        if row.kind == "commit" and row.round > 0
     }
 
 

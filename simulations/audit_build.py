@@ -15,6 +15,7 @@ from torch import nn
 
 from ..client.train import Trainer
 from ..core.codec import codec, codec_names
+from ..core.digest import sha256_hex
 from ..core.layout import Layout, Vector
 from ..core.mechanism import MechanismSpec
 from ..core.messages import Update
@@ -34,10 +35,12 @@ from ..privacy.conformance_insertion import (
     insertion_findings,
     without_dropout,
 )
+from ..privacy.conformance_records import Attempt, Key
 from ..privacy.noise import Floats, NoiseSource, SeededNoise
 from ..server.models_out import VECTOR_FILE, WHOLE_FILE
 
 UPDATES, MODEL, FROZEN = "released updates", "released model", "frozen part"
+COMMITTED = "released is committed"
 STREAMS, BUILD = "noise streams", "this build"
 
 _STREAMS = 4096
@@ -172,6 +175,49 @@ def _updates(name: str, folder: Path, plan: Plan, layout: Layout) -> Finding:
     right = sum(_is_declared(_header(path), path.stat().st_size, plan, layout) for path in paths)
     text = f"{right} of {len(paths)} hold the {layout.size:,} declared coordinates alone"
     return checked(UPDATES, name, text, holds=right == len(paths))
+
+
+def committed_findings(
+    folder: Path,
+    sites: Mapping[str, Sequence[Attempt]],
+    commits: Mapping[str, Mapping[Key, str]],
+) -> list[Finding]:
+    """Return whether every update that the run kept is the one that a ledger was charged for.
+
+    ``commits`` are each ledger's digests by (job, round, attempt). A site's evidence of the
+    newest try must be of these very bytes too.
+    """
+    paths: dict[str, list[Path]] = {name: [] for name in sites}
+    for path in sorted((folder / "updates").rglob("*.payload")):
+        paths.setdefault(path.stem, []).append(path)
+    found: list[Finding] = []
+    for name, own in paths.items():
+        if not own:
+            found.append(unexercised(COMMITTED, name, "the run keeps no update of this site"))
+            continue
+        made = {attempt.key: attempt.payloads for attempt in sites.get(name, ())}
+        right = sum(_is_committed(path, commits.get(name, {}), made) for path in own)
+        text = f"{right} of {len(own)} updates are what the ledger was charged for"
+        found.append(checked(COMMITTED, name, text, holds=right == len(own)))
+    return found
+
+
+def _is_committed(
+    path: Path, commits: Mapping[Key, str], made: Mapping[Key, Mapping[str, str]]
+) -> bool:
+    header, payload = _header(path), path.read_bytes()
+    try:
+        key = (str(header["job"]), int(header["round"]), int(header["attempt"]))
+    except (KeyError, TypeError, ValueError):
+        return False
+    signed = path.with_suffix(".header").read_bytes().rpartition(b"\n")[0]
+    own = made.get(key) or {}
+    return (
+        commits.get(key) == sha256_hex(signed, payload)
+        and header.get("site") == path.stem
+        and path.parent.name == f"round-{key[1]:06d}"
+        and (not own or own.get(str(header.get("codec"))) == sha256_hex(payload))
+    )
 
 
 def _header(payload: Path) -> Mapping[str, Any]:

@@ -7,23 +7,29 @@ in this process. Nothing here is imported by a run.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
+from itertools import count as counter
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import ndtr
 from torch import Tensor
 
 from ..client import train as training
+from ..client.site import Site
+from ..core.errors import Refused
 from ..core.layout import Layout, Vector
 from ..core.mechanism import MechanismSpec
+from ..core.messages import Sealed
 from ..core.plan import ModelRef, Plan, Privacy, Rounds, Simulation, SiteRef, StrategyConfig
 from ..data.site_data import SiteData
 from ..privacy import step as stepping
 from ..privacy.clipping import Clipper
+from ..privacy.ledger import Ledger
 from ..privacy.noise import Floats, NoiseStream, SeededNoise
 from .audit import audit_run
 from .short_run import short_run
@@ -32,6 +38,7 @@ Mutant = Callable[[], AbstractContextManager[None]]
 """Opens a context in which the build is broken."""
 
 _ENDLESS = 1e30  # a clip norm that clips nothing
+_FREE = 3  # the round that no ledger is told of
 
 FEATURES, CLASSES = 63, 10
 """Of the tiny linear model of the grid: d = 640, so that one site's 16 steps have 10,240."""
@@ -92,14 +99,34 @@ def _patched(owner: Any, name: str, value: Any) -> Generator[None]:
         setattr(owner, name, original)
 
 
-def _noise_times(factor: float) -> Mutant:
-    """The noise is too small, or not there."""
+def _noise_of(law: Callable[[Floats], Floats]) -> Mutant:
+    """The noise z (d,) is another one."""
     normal = NoiseStream.normal
 
     def broken(self: NoiseStream, count: int) -> Floats:
-        return normal(self, count) * factor
+        return law(normal(self, count))
 
     return lambda: _patched(NoiseStream, "normal", broken)
+
+
+def _noise_times(factor: float) -> Mutant:
+    """The noise is too small, or not there."""
+    return _noise_of(lambda z: z * factor)
+
+
+def _noise_at(noised: Callable[[int], NDArray[np.bool_]], *, rescaled: bool = True) -> Mutant:
+    """Some coordinates have no noise; if ``rescaled`` the others have more, as much in all."""
+
+    def law(z: Floats) -> Floats:
+        chosen = noised(len(z))
+        return z * chosen * (np.sqrt(1 / chosen.mean()) if rescaled else 1.0)
+
+    return _noise_of(law)
+
+
+def _uniform_of(z: Floats) -> Floats:
+    """Return uniform noise of variance 1, one for each normal."""
+    return (ndtr(z) - 0.5) * np.sqrt(12)
 
 
 class _Quiet(NoiseStream):
@@ -291,11 +318,64 @@ def _buffers() -> Generator[None]:
         yield
 
 
+def _answered_twice(kept: int) -> Mutant:
+    """A site draws anew for a repeated question; reply number ``kept`` of its two is used."""
+    train, commit, stream = Site.train, Ledger.commit, SeededNoise.stream
+
+    def again(self: Site, request: Sealed) -> Sealed:
+        return [train(self, request), train(self, request)][kept]
+
+    def unmoved(self: Ledger, **values: Any) -> None:
+        with suppress(Refused):
+            commit(self, **values)
+
+    @contextmanager
+    def opened() -> Generator[None]:
+        draws = counter()
+
+        def fresh(
+            self: SeededNoise, *, site: str, round: int, step: int, attempt: int = 1
+        ) -> NoiseStream:
+            name = f"{site} {next(draws)}"
+            return stream(self, site=name, round=round, step=step, attempt=attempt)
+
+        with (
+            _patched(Site, "train", again),
+            _patched(Site, "_stored", lambda *_: None),
+            _patched(Ledger, "commit", unmoved),
+            _patched(SeededNoise, "stream", fresh),
+        ):
+            yield
+
+    return opened
+
+
+@contextmanager
+def _unreserved() -> Generator[None]:
+    """One round's update leaves without a row in the ledger."""
+    reserve, commit = Ledger.reserve, Ledger.commit
+
+    def charged(self: Ledger, **values: Any) -> bool:
+        return values["round"] != _FREE and reserve(self, **values)
+
+    def committed(self: Ledger, **values: Any) -> None:
+        if values["round"] != _FREE:
+            commit(self, **values)
+
+    with _patched(Ledger, "reserve", charged), _patched(Ledger, "commit", committed):
+        yield
+
+
 MUTANTS: Mapping[str, Mutant] = MappingProxyType(
     {
         "noise omitted": _noise_times(0.0),
         "noise halved": _noise_times(0.5),
         "noise x 0.9": _noise_times(0.9),
+        "Rademacher noise": _noise_of(np.sign),
+        "uniform noise": _noise_of(_uniform_of),
+        "half without noise": _noise_at(lambda d: np.arange(d) % 2 == 0),
+        "first tenth without noise": _noise_at(lambda d: np.arange(d) >= d // 10),
+        "one tensor without noise": _noise_at(lambda d: np.arange(d) < d - CLASSES, rescaled=False),
         "clipping skipped": _clipper(_clip_at(_ENDLESS)),
         "clipping doubled": _clipper(_clip_at(2.0)),
         "clipping per tensor": _clipper(_per_tensor),
@@ -308,6 +388,9 @@ MUTANTS: Mapping[str, Mutant] = MappingProxyType(
         "shuffled sampler": _shuffled,
         "sampling rate x 1.5": _wrong_rate,
         "buffers released": _buffers,
+        "answered twice": _answered_twice(1),
+        "answered twice, first kept": _answered_twice(0),
+        "update without a reserve": _unreserved,
     }
 )
 """Every broken build by name."""

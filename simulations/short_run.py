@@ -70,8 +70,10 @@ def _rounds(
     strategy, base = strategy_for(plan), consortium.opened
     state = strategy.init(consortium.layout)
     seen: list[RoundSeen] = []
+    heads = {site.name: site.ledger.head for site in consortium.sites}  # as each hello tells
     for number in range(1, plan.rounds.count + 1):
-        updates = _ask(plan, consortium, base, number, folder / "updates" / f"round-{number:06d}")
+        kept = folder / "updates" / f"round-{number:06d}"
+        updates = _ask(plan, consortium, base, number, kept, heads)
         seen.append(RoundSeen(base=base, updates=updates))
         if not updates:
             continue
@@ -82,8 +84,14 @@ def _rounds(
 
 
 def _ask(
-    plan: Plan, consortium: Consortium, base: Vector, number: int, kept: Path
+    plan: Plan,
+    consortium: Consortium,
+    base: Vector,
+    number: int,
+    kept: Path,
+    heads: dict[str, str],
 ) -> dict[str, Vector]:
+    """Return the answers of one round; ``heads`` are the ledgers' as seen last, and are kept so."""
     payload = base.astype("<f4").tobytes()
     found: dict[str, Vector] = {}
     for site in consortium.sites:
@@ -97,12 +105,13 @@ def _ask(
             layout=consortium.layout.digest,
             deadline=time.time() + 3600,
             nonce=f"{number}",
-            site_ledger_head="",
+            site_ledger_head=heads[site.name],
         ).seal(consortium.key, payload)
         reply = site.train(question)
         if _declined(reply, consortium, site.name):
             continue
         update = Update.open(reply, site.public_key)
+        heads[site.name] = update.ledger_head
         _keep(kept, site.name, reply)
         found[site.name] = codec(update.codec).decode(reply.payload, consortium.layout.size)
     return found

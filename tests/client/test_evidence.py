@@ -11,8 +11,11 @@ import numpy as np
 import pytest
 
 from collegium.client.evidence import SKETCH, TRACKED, Evidence, read_evidence
+from collegium.core.codec import codec, codec_names
+from collegium.core.digest import sha256_hex
 from collegium.core.errors import InvalidInput, MissingInput
 from collegium.core.mechanism import MechanismSpec
+from collegium.privacy.conformance_records import EDGES
 
 KEY = ("job", 1, 1)
 SPEC = MechanismSpec(
@@ -77,6 +80,10 @@ def test_a_step_is_kept_as_it_was(path: Path) -> None:
     assert attempt.residual is not None
     assert attempt.residual < 1e-6
     assert attempt.size == 1000
+    assert attempt.payloads == {
+        name: sha256_hex(codec(name).encode(drawn["vector"])) for name in codec_names()
+    }
+    assert attempt.payloads["float32"] == sha256_hex(drawn["vector"].tobytes())
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no POSIX modes")
@@ -159,6 +166,40 @@ def test_of_many_units_the_first_are_tracked(path: Path) -> None:
     first = drawn["batches"][0]
     np.testing.assert_array_equal(np.flatnonzero(step.included), first[first < TRACKED])
     assert len(step.included) == TRACKED
+
+
+@pytest.mark.parametrize(
+    ("sizes", "kept"),
+    [(None, [1000]), ((900, 0, 100), [900, 100]), ((1000,), [1000]), ((900, 99), [1000])],
+)
+def test_what_is_kept_of_the_noise_law(path: Path, sizes: Any, kept: list[int]) -> None:
+    drawn = write(Evidence(path, sizes=sizes))
+    for number, step in read_evidence(path)[KEY].steps.items():
+        z = drawn["noises"][number]
+        parts = np.split(z, np.cumsum(kept)[:-1])
+        assert step.tensor_sizes == tuple(kept)
+        assert step.tensor_squares == pytest.approx([float(part @ part) for part in parts])
+        bins = np.histogram(np.abs(z), [0, *EDGES, np.inf])[0]
+        assert step.bins == tuple(bins.tolist())
+        assert (step.negative, step.zeros) == (int((z < 0).sum()), 0)
+
+
+def test_the_codec_can_be_named(path: Path) -> None:
+    evidence = Evidence(path)
+    vector = write(evidence, end=False)["vector"]
+    evidence.end(vector, codec="bf16")
+    payloads = read_evidence(path)[KEY].payloads
+    assert payloads == {"bf16": sha256_hex(codec("bf16").encode(vector))}
+
+
+def test_coordinates_without_noise_are_counted(path: Path) -> None:
+    evidence, clean = Evidence(path), np.random.default_rng(0).standard_normal(50)
+    evidence.begin(job="job", round=1, attempt=1)
+    noisy = clean + SPEC.noise_std * (np.arange(50) >= 7)
+    nothing = np.zeros(0, dtype=np.intp)
+    evidence.observe(SPEC, step=0, units=0, batch=nothing, clean=clean, noisy=noisy)
+    step = read_evidence(path)[KEY].steps[0]
+    assert (step.zeros, step.negative, step.bins[0]) == (7, 0, 7)
 
 
 @pytest.mark.parametrize("size", [1, 5, 255, 256, 257])

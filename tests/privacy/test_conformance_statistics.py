@@ -8,12 +8,25 @@ import numpy as np
 import pytest
 
 from collegium.core.mechanism import MechanismSpec
+from collegium.privacy import conformance_noise as noise
 from collegium.privacy import conformance_statistics as tests
 from collegium.privacy.conformance import Finding, judge
-from collegium.privacy.conformance_records import Attempt, DrawnStep
+from collegium.privacy.conformance_records import EDGES, Attempt, DrawnStep
 
 Make = Callable[..., MechanismSpec]
 SIZE, UNITS = 300, 60
+
+
+def shape_of(z: np.ndarray) -> dict[str, Any]:
+    """What evidence holds of one step's noise over two tensors."""
+    bins = np.histogram(np.abs(z), [0, *EDGES, np.inf])[0]
+    return {
+        "tensor_sizes": (20, SIZE - 20),
+        "tensor_squares": (float(z[:20] @ z[:20]), float(z[20:] @ z[20:])),
+        "bins": tuple(bins.tolist()),
+        "negative": int((z < 0).sum()),
+        "zeros": int((z == 0).sum()),
+    }
 
 
 def attempts_of(
@@ -40,7 +53,7 @@ def attempts_of(
             included[batch] = True
             steps[place] = DrawnStep(
                 step=place, size=SIZE, squares=float(z @ z), sketch=z[:256].astype(np.float32),
-                units=units, batch=len(batch), included=included,
+                units=units, batch=len(batch), included=included, **shape_of(z),
             )  # fmt: skip
             number += 1
         found.append(
@@ -74,17 +87,26 @@ def test_honest_sites_pass_and_every_p_value_is_counted(spec: MechanismSpec) -> 
     findings = tests.statistical_findings(sites_of(spec))
     assert failed(findings) == set()
     steps, sites = 24, 3
+    own = 2 * (steps + 1) + len(EDGES) + 2 + 1  # tensors, bins and sign, zeros
     pairs = sites * steps * (sites * steps - 1) // 2
-    assert sum(finding.count for finding in findings) == sites * (1 + steps + 4) + 3 + pairs
+    assert sum(finding.count for finding in findings) == sites * (1 + steps + own + 4) + 3 + pairs
 
 
 @pytest.mark.parametrize(
     ("name", "change", "expected"),
     [
-        ("halved", lambda z, b, n: (z / 2, b), {tests.NOISE, tests.NOISE_STEPS}),
+        ("halved", lambda z, b, n: (z / 2, b), {noise.NOISE, noise.NOISE_STEPS}),
+        ("signs", lambda z, b, n: (np.sign(z), b), {noise.NOISE_LAW}),
+        ("half-normal", lambda z, b, n: (np.abs(z), b), {noise.NOISE_LAW}),
+        ("coarse", lambda z, b, n: (np.round(z), b), {noise.NOISE_LAW, noise.NOISE_GAPS}),
+        ("one tensor halved", lambda z, b, n: (np.append(z[:20] / 2, z[20:]), b),
+         {noise.NOISE_TENSORS}),
+        ("one tensor at one step", lambda z, b, n: (np.append(z[:20] * 10 ** -(n == 4), z[20:]), b),
+         {noise.NOISE_TENSORS}),
+        ("one coordinate", lambda z, b, n: (np.append(z[:-1], 0.0), b), {noise.NOISE_GAPS}),
         ("one step without", lambda z, b, n: (z * (n != 5), b),
-         {tests.NOISE_STEPS, tests.CORRELATION}),
-        ("not a number", lambda z, b, n: (z * np.nan, b), {tests.NOISE, tests.NOISE_STEPS}),
+         {noise.NOISE_STEPS, tests.CORRELATION}),
+        ("not a number", lambda z, b, n: (z * np.nan, b), {noise.NOISE, noise.NOISE_STEPS}),
         ("fixed batches", lambda z, b, n: (z, np.arange(18) + n % 30),
          {tests.BATCH_SPREAD}),
         ("the same batch", lambda z, b, n: (z, np.arange(len(b))), {tests.OVERLAP}),
@@ -163,7 +185,7 @@ def test_a_site_without_units_or_with_one_step(make_spec: Make) -> None:
     assert found[tests.RECORD_SPREAD] == "not exercised"
     assert found[tests.BATCHES] == "passed"
     found = {f.test: f.outcome for f in judge(tests.statistical_findings({"a": (), "b": alone}))}
-    assert found[tests.NOISE] in ("passed", "not exercised")
+    assert found[noise.NOISE] in ("passed", "not exercised")
 
 
 def deterministic(attempts: tuple[Attempt, ...], **changes: Any) -> set[str]:

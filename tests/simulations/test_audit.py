@@ -11,17 +11,26 @@ from typing import Any
 import numpy as np
 import pytest
 
-from collegium.core.errors import GateFailed, InvalidInput, MissingInput, NotAvailable, UsageError
+from collegium.core.errors import (
+    GateFailed,
+    InvalidInput,
+    LedgerTampered,
+    MissingInput,
+    NotAvailable,
+    UsageError,
+)
 from collegium.core.plan import Plan
 from collegium.core.plan_file import write_plan
 from collegium.data.site_data import SiteData
 from collegium.models import registry
 from collegium.privacy.conformance_insertion import SENSITIVITY
-from collegium.privacy.conformance_statistics import CHARGED, NOISE, STEPS, UPDATE
+from collegium.privacy.conformance_noise import NOISE, NOISE_GAPS, NOISE_LAW, NOISE_TENSORS
+from collegium.privacy.conformance_statistics import CHARGED, STEPS, UPDATE
 from collegium.privacy.statement import NO_GUARANTEE
 from collegium.simulations import audit_leakage
 from collegium.simulations.audit import FILE, MEMBERS, audit_run, audit_site, require_passed
 from collegium.simulations.audit_build import (
+    COMMITTED,
     FROZEN,
     MODEL,
     STREAMS,
@@ -72,6 +81,7 @@ def test_a_correct_run_passes_every_test(run: Path) -> None:
     assert values["passed"]
     assert values["counts"]["failed"] == values["counts"]["not exercised"] == 0
     assert {NOISE, STEPS, CHARGED, UPDATE, SENSITIVITY, UPDATES, STREAMS} <= set(verdicts(values))
+    assert {NOISE_TENSORS, NOISE_LAW, NOISE_GAPS, COMMITTED} <= set(verdicts(values))
     assert values["guarantee"] == NO_GUARANTEE
     assert "honest software" in values["attests"]
     assert values["threshold"] == 1e-6 / values["p_values"]
@@ -83,6 +93,7 @@ def test_a_correct_run_passes_every_test(run: Path) -> None:
 def test_only_pass_or_fail_and_no_evidence_are_written(run: Path) -> None:
     """audit.json names no unit, batch or noise value: p-values and counts over all steps."""
     audit_run(run)
+    assert os.name == "nt" or (run / FILE).stat().st_mode & 0o777 == 0o600
     rows = json.loads((run / FILE).read_text())["tests"]
     assert all(
         set(row) == {"name", "site", "statistic", "p_value", "p_values", "verdict", "note"}
@@ -128,16 +139,79 @@ def test_a_step_under_another_mechanism_than_the_charged_one(run: Path) -> None:
 def test_an_update_that_is_too_long_or_of_another_layout(run: Path) -> None:
     payload = run / "updates" / "round-000002" / "s2.payload"
     payload.write_bytes(payload.read_bytes() + bytes(4))
-    assert failed(audit_run(run)) == {UPDATES}
+    assert failed(audit_run(run)) == {UPDATES, COMMITTED}
     payload.write_bytes(payload.read_bytes()[:-4])
     header = payload.with_suffix(".header")
     text = header.read_bytes()
     header.write_bytes(text.replace(b'"layout":"sha256:', b'"layout":"sha256:0'))
-    assert failed(audit_run(run)) == {UPDATES}
+    assert failed(audit_run(run)) == {UPDATES, COMMITTED}
     header.write_bytes(text.replace(b'{"', b'{"labels":[1],"', 1))
-    assert failed(audit_run(run)) == {UPDATES}
+    assert failed(audit_run(run)) == {UPDATES, COMMITTED}
     header.unlink()
-    assert failed(audit_run(run)) == {UPDATES}
+    assert failed(audit_run(run)) == {UPDATES, COMMITTED}
+
+
+def copied_update(run: Path) -> None:
+    shutil.copytree(run / "updates" / "round-000001", run / "updates" / "round-000009")
+
+
+def other_site(run: Path) -> None:
+    for path in (run / "updates" / "round-000001").glob("s0.*"):
+        path.rename(path.with_stem("unknown"))
+
+
+def other_bytes(run: Path) -> None:
+    path = run / "updates" / "round-000002" / "s1.payload"
+    values = np.frombuffer(path.read_bytes(), "<f4") + np.float32(0.25)
+    path.write_bytes(values.astype("<f4").tobytes())
+
+
+def other_header(run: Path) -> None:
+    path = run / "updates" / "round-000002" / "s1.header"
+    header, _, signature = path.read_bytes().rpartition(b"\n")
+    values = json.loads(header) | {"nonce": "other"} | {"attempt": 2}
+    path.write_bytes(json.dumps(values).encode() + b"\n" + signature)
+
+
+@pytest.mark.parametrize("change", [copied_update, other_site, other_bytes, other_header])
+def test_an_update_that_no_ledger_was_charged_for(
+    run: Path, change: Callable[[Path], None]
+) -> None:
+    change(run)
+    assert COMMITTED in failed(audit_run(run))
+
+
+def test_an_update_that_the_evidence_is_not_of(run: Path) -> None:
+    """The ledger's digest is right, but the site noted another vector last."""
+
+    def other(line: dict[str, Any]) -> dict[str, Any]:
+        if line["kind"] == "end" and line["round"] == 2:
+            line["payloads"] = dict.fromkeys(line["payloads"], "sha256:0")
+        return line
+
+    rewrite(run / "sites" / "s1" / "evidence.jsonl", other)
+    values = audit_run(run)
+    assert failed(values) == {COMMITTED}
+    assert verdicts(values, "s0")[COMMITTED] == "passed"
+
+
+def test_evidence_of_an_older_version(run: Path) -> None:
+    """What it did not note is not exercised; all else is tested."""
+    new = {"tensors", "bins", "negative", "zeros", "payloads"}
+    for path in (run / "sites").glob("*/evidence.jsonl"):
+        rewrite(path, lambda line: {k: v for k, v in line.items() if k not in new})
+    values = audit_run(run)
+    assert values["passed"]
+    found = verdicts(values)
+    assert {found[test] for test in (NOISE_TENSORS, NOISE_LAW, NOISE_GAPS)} == {"not exercised"}
+    assert found[NOISE] == found[COMMITTED] == "passed"
+
+
+def test_a_ledger_that_another_key_signed(run: Path) -> None:
+    keys = run / "keys" / "private"
+    (keys / "s1.pem").write_bytes((keys / "s0.pem").read_bytes())
+    with pytest.raises(LedgerTampered):
+        audit_run(run)
 
 
 def test_no_evidence(run: Path) -> None:

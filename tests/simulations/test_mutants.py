@@ -4,29 +4,40 @@ from pathlib import Path
 
 import pytest
 
+from collegium.client.site import Site
 from collegium.privacy import conformance_insertion as insertion
+from collegium.privacy import conformance_noise as noise
 from collegium.privacy import conformance_statistics as tests
 from collegium.privacy import step
+from collegium.privacy.ledger import Ledger
 from collegium.privacy.noise import NoiseStream, SeededNoise
-from collegium.simulations.audit_build import UPDATES
+from collegium.simulations.audit_build import COMMITTED, UPDATES
 from collegium.simulations.mutants import MUTANTS, audited
 
 MEANT = {
-    "noise omitted": tests.NOISE,
-    "noise halved": tests.NOISE,
-    "noise x 0.9": tests.NOISE,
+    "noise omitted": noise.NOISE,
+    "noise halved": noise.NOISE,
+    "noise x 0.9": noise.NOISE,
+    "Rademacher noise": noise.NOISE_LAW,
+    "uniform noise": noise.NOISE_LAW,
+    "half without noise": noise.NOISE_GAPS,
+    "first tenth without noise": noise.NOISE_GAPS,
+    "one tensor without noise": noise.NOISE_GAPS,
     "clipping skipped": insertion.SENSITIVITY,
     "clipping doubled": insertion.SENSITIVITY,
     "clipping per tensor": insertion.SENSITIVITY,
-    "noise of a mean on a sum": tests.NOISE,
+    "noise of a mean on a sum": noise.NOISE,
     "mean before noise": insertion.AGREEMENT,
     "divisor from the data": insertion.DIVISOR,
-    "noise once per round": tests.NOISE_STEPS,
+    "noise once per round": noise.NOISE_STEPS,
     "one noise for a round": tests.CORRELATION,
     "same seed across sites": tests.SITES,
     "shuffled sampler": tests.BATCH_SPREAD,
     "sampling rate x 1.5": tests.BATCHES,
     "buffers released": UPDATES,
+    "answered twice": COMMITTED,
+    "answered twice, first kept": COMMITTED,
+    "update without a reserve": COMMITTED,
 }
 
 
@@ -55,6 +66,7 @@ def test_a_mutant_ends_with_its_context() -> None:
     kept = (
         NoiseStream.normal, SeededNoise.stream, step.sample, train.private_gradient,
         train.Trainer.__init__, train.Trainer.train, train.Trainer.__dict__["open_vector"],
+        Site.train, Site.__dict__["_stored"], Ledger.reserve, Ledger.commit,
     )  # fmt: skip
     for mutant in MUTANTS.values():
         with pytest.raises(RuntimeError), mutant():
@@ -62,6 +74,7 @@ def test_a_mutant_ends_with_its_context() -> None:
     assert kept == (
         NoiseStream.normal, SeededNoise.stream, step.sample, train.private_gradient,
         train.Trainer.__init__, train.Trainer.train, train.Trainer.__dict__["open_vector"],
+        Site.train, Site.__dict__["_stored"], Ledger.reserve, Ledger.commit,
     )  # fmt: skip
 
 
