@@ -73,7 +73,7 @@ def _rounds(
     heads = {site.name: site.ledger.head for site in consortium.sites}  # as each hello tells
     for number in range(1, plan.rounds.count + 1):
         kept = folder / "updates" / f"round-{number:06d}"
-        updates = _ask(plan, consortium, base, number, kept, heads)
+        updates = _ask(plan, consortium, base, number=number, kept=kept, heads=heads)
         seen.append(RoundSeen(base=base, updates=updates))
         if not updates:
             continue
@@ -87,6 +87,7 @@ def _ask(
     plan: Plan,
     consortium: Consortium,
     base: Vector,
+    *,
     number: int,
     kept: Path,
     heads: dict[str, str],
