@@ -323,7 +323,7 @@ class Site:
             observer=evidence,
         )
         if evidence is not None:
-            evidence.end(vector)
+            evidence.end(vector, codec=self._codec.name)
         return vector
 
     def _commit(self, invitation: Invitation, reply: Sealed) -> None:

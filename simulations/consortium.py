@@ -217,8 +217,14 @@ def _site(
         ledger=open_ledger(folder, ref.name, data, policy.budget, key),
         spool=Spool(own / "spool"),
         noise=SeededNoise(simulation_seed(plan)),
-        evidence=Evidence(own / "evidence.jsonl") if plan.privacy.enabled else None,
+        evidence=_evidence(own, trainer.layout) if plan.privacy.enabled else None,
         step_bound=step_bound,
+    )
+
+
+def _evidence(own: Path, layout: Layout) -> Evidence:
+    return Evidence(
+        own / "evidence.jsonl", sizes=tuple(math.prod(shape) for shape in layout.shapes)
     )
 
 
