@@ -222,6 +222,8 @@ def _verified(
     """Return what the auditor's script finds; its exit codes become the errors of this list."""
     from ..privacy import ledger_verify as auditor
 
+    if not path.is_file():
+        raise MissingInput(f"no ledger at {path}", cure="name a ledger file or a run directory")
     if key is None:
         raise UsageError(
             f"nobody said whose key must have signed {path.name}",

@@ -317,3 +317,7 @@ def test_exports_that_cannot_be(ledger: Show, folder: Path, tmp_path: Path) -> N
     assert ledger("export", folder, "--out", tmp_path / "x")[0] == 64  # which of the two?
     assert ledger("export", alone, "--out", tmp_path / "x", "--format", "dsse")[0] == 64
     assert ledger("export", tmp_path / "none", "--out", tmp_path / "x")[0] == 66
+
+
+def test_a_missing_ledger_is_said_before_a_missing_key(tmp_path: Path) -> None:
+    assert run(["ledger", "verify", str(tmp_path / "nrth.sqlite")]) == 66
