@@ -1,0 +1,51 @@
+"""What the site relies on inside Flower: a release that changes it fails here first."""
+
+import inspect
+from pathlib import Path
+
+import httpx
+import pytest
+from flwr.supernode import start_client_internal as loop
+
+from collegium.client._flwr_runtime import LinkDown, RuntimeAddress, RuntimeLink
+from collegium.client._flwr_supernode import FLOWER_POLL_S, FLOWER_REPLY_S
+from collegium.client.supernode import SAFE, command
+
+
+def test_the_two_pauses_of_the_supernode_are_the_ones_that_we_shorten() -> None:
+    source = inspect.getsource(loop)
+    assert source.count("time.sleep(") == 2
+    assert f"time.sleep({FLOWER_POLL_S:g})" in source
+    assert f"time.sleep({FLOWER_REPLY_S:g})" in source
+
+
+def test_nobody_at_the_port_is_told_as_link_down() -> None:
+    with RuntimeLink(RuntimeAddress(port=1)) as link, pytest.raises(LinkDown):
+        link.next_task()
+
+
+def test_a_missing_socket_is_told_as_link_down(tmp_path: Path) -> None:
+    address = RuntimeAddress(port=1, socket=tmp_path / "no.sock")
+    with RuntimeLink(address) as link, pytest.raises(LinkDown):
+        link.next_task()
+
+
+def test_a_proxy_of_the_environment_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:9")
+    with RuntimeLink(RuntimeAddress(port=1)) as link:
+        assert isinstance(link._client._client, httpx.Client)
+        assert not link._client._client._mounts
+
+
+def test_the_supernode_is_started_with_safe_settings(tmp_path: Path) -> None:
+    words = command(
+        superlink="h:1", ca=tmp_path / "ca", key=tmp_path / "k", port=9094, poll_s=0.5,
+        home=tmp_path / "home", secret=tmp_path / "s",
+    )  # fmt: skip
+    assert words[1:3] == ["-m", "collegium.client.supernode"]
+    assert SAFE["FLWR_TELEMETRY_ENABLED"] == "0"
+    from collegium.client.supernode import _parser
+
+    args = _parser().parse_args(words[3:])
+    assert (args.superlink, args.port, args.poll) == ("h:1", 9094, 0.5)
