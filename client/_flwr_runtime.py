@@ -106,6 +106,8 @@ class RuntimeLink:
 
     def next_task(self) -> Task | None:
         """Return the oldest task, None when there is none; raises ``LinkDown``."""
+        if self._address.socket and not self._address.socket.exists():
+            raise LinkDown("no relay")
         request = AcquireTaskRequest(supported_task_types=[TaskType.CLIENT_APP])
         try:
             found = self._client.AcquireTask(request)

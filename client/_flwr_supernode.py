@@ -1,7 +1,7 @@
 """The one place that starts Flower's SuperNode in a process, at our pace.
 
-Its loop sleeps a fixed 3 s where there was no message and .5 s where there is no reply yet;
-both are constants in the source. Only these two pauses are shortened; nothing else changes.
+Its loop sleeps a fixed 3 s where there was no message and .5 s where a reply is not there yet;
+both are constants in the source. Only these pauses are shortened; nothing else changes.
 """
 
 from __future__ import annotations
