@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -14,6 +15,7 @@ from flwr.common.constant import SubStatus
 from flwr.proto.runtime_pb2 import AcquireTaskRequest, SendTaskHeartbeatRequest
 from flwr.supercore.constant import TaskType
 from flwr.supercore.heartbeat import HeartbeatSender
+from flwr.supercore.inflatable.inflatable_utils import pull_and_inflate_object_from_tree
 from flwr.supercore.interceptors import (
     RuntimeTokenHttpInterceptor,
     RuntimeVersionHttpInterceptor,
@@ -21,6 +23,7 @@ from flwr.supercore.interceptors import (
 )
 from flwr.supercore.protobuf.client import ProtobufClientInterceptor
 from flwr.supercore.runtime import RuntimeHttpClient
+from flwr.supernode.runtime import run_clientapp
 from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, push_task_output
 
 from ..core.digest import sha256_hex
@@ -29,6 +32,7 @@ logger = logging.getLogger(__name__)
 
 CLIENT_APP_RAISED = 2
 _COMPONENT = "flwr-clientapp"
+_OBJECT_S = 0.05
 _ACQUIRE = frozenset({"/flwr.proto.Runtime/AcquireTask"})
 
 
@@ -95,6 +99,7 @@ class RuntimeLink:
 
     def __init__(self, address: RuntimeAddress) -> None:
         self._address = address
+        _wait_briefly_for_objects()
         more: list[ProtobufClientInterceptor] = []
         if address.secret is not None:
             more.append(
@@ -146,6 +151,12 @@ class RuntimeLink:
         client._client.close()
         client._client = httpx.Client(transport=transport, timeout=60.0, trust_env=False)
         return client
+
+
+def _wait_briefly_for_objects() -> None:
+    """Look again after .05 s, not 1 s, for an object that the SuperNode is still fetching."""
+    quick = partial(pull_and_inflate_object_from_tree, initial_backoff=_OBJECT_S)
+    setattr(run_clientapp, "pull_and_inflate_object_from_tree", quick)  # noqa: B010
 
 
 def _beat(client: RuntimeHttpClient) -> bool:

@@ -1,20 +1,24 @@
 """The one place that starts Flower's SuperNode in a process, at our pace.
 
-Its loop sleeps a fixed 3 s where there was no message and .5 s where a reply is not there yet;
-both are constants in the source. Only these pauses are shortened; nothing else changes.
+Its loop sleeps a fixed 3 s where there was no message and .5 s where a reply is not there yet,
+and waits at least 1 s for an object that is still on its way; all are constants in the source.
+Only these pauses are shortened; nothing else changes.
 """
 
 from __future__ import annotations
 
 import time
+from functools import partial
 from types import SimpleNamespace
 
+from flwr.supercore.inflatable.inflatable_utils import pull_objects
 from flwr.supernode import start_client_internal as loop
 from flwr.supernode.cli import flower_supernode
 
 FLOWER_POLL_S = 3.0
 FLOWER_REPLY_S = 0.5
 REPLY_S = 0.05
+OBJECT_S = 0.05
 
 
 def start(*, poll_s: float) -> None:
@@ -26,4 +30,5 @@ def start(*, poll_s: float) -> None:
 
     names = {name: getattr(time, name) for name in dir(time) if not name.startswith("_")}
     setattr(loop, "time", SimpleNamespace(**(names | {"sleep": sleep})))  # noqa: B010
+    setattr(loop, "pull_objects", partial(pull_objects, initial_backoff=OBJECT_S))  # noqa: B010
     flower_supernode()
