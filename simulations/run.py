@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from ..client.app import make_app
@@ -26,41 +25,29 @@ from ..core.plan_file import with_overrides
 from ..data.public import PublicSet
 from ..data.site_data import SiteData
 from ..models import registry
-from ..models.evaluate import evaluate
-from ..models.tasks import task
 from ..server.admission import Admission
 from ..server.app import make_server_app
 from ..server.drive import Task
-from ..server.models_out import read_vector_file, write_vector_file, write_whole_model
-from ..server.publish import publish_run
-from ..server.result import (
-    SCHEMA,
-    evaluation_of,
-    history_of,
-    read_result,
-    require_gate,
-    sites_of,
-    versions,
-    write_result,
-)
+from ..server.models_out import read_vector_file, write_vector_file
+from ..server.result import read_result, require_gate, write_result
 from ..server.store import Store
 from ..strategies.base import Strategy
 from ..strategies.catalog import strategy_for
 from ._flwr import context_of
-from .baselines import measure, run_baselines
+from .baselines import measure
 from .consortium import (
     Consortium,
     ModelFactory,
     Records,
     assemble,
-    simulation_seed,
     split_records,
 )
 from .grid import LocalGrid
 from .listener import Listener, RoundCallback
 from .resources import ResourceMeter
+from .stages import Rounds, Stages, one_thread
 from .stated import stated
-from .workspace import is_finished, load_stage, run_identity, save_stage, workspace
+from .workspace import is_finished, run_identity, workspace
 
 logger = logging.getLogger(__name__)
 
@@ -178,13 +165,14 @@ class _Run:
         self._plan, self._folder, self._factory = plan, folder, factory
         self._heard, self._custom = heard, custom
         self._workers = min(os.cpu_count() or 1, len(plan.sites))
+        self._stages = Stages(plan=plan, folder=folder, factory=factory, heard=heard, custom=custom)
 
     def execute(
         self, sites: Mapping[str, SiteData] | None, strategy: Strategy | None
     ) -> dict[str, Any]:
         """Return the values of result.json, all but time and memory."""
         plan, heard = self._plan, self._heard
-        _one_thread()
+        one_thread()
         heard.stage("data")
         records = self._records(sites)
         identity = run_identity(plan, custom=self._custom)
@@ -206,14 +194,16 @@ class _Run:
             )
             heard.started(plan, consortium.specs, store.history())
             vector, reports = self._train(consortium, records, store, strategy)
-            model_sha256 = write_vector_file(self._folder, vector, consortium.layout)
-            privacy = stated(self._plan, consortium, store.job, custom=self._custom)
-            values = self._values(
-                records, consortium, store, vector=vector, reports=reports, privacy=privacy
+            rounds = Rounds(
+                vector=vector,
+                model_sha256=write_vector_file(self._folder, vector, consortium.layout),
+                reports=reports,
+                history=store.history(),
+                privacy=stated(plan, consortium, store.job, custom=self._custom),
             )
-            values["model_sha256"] = model_sha256
-        values |= self._baselines(records, consortium)
-        values["edge"] = self._edge(values, records.test, vector)
+            values = self._stages.values(records, rounds)
+        values |= self._stages.baselines(records, consortium.specs)
+        values["edge"] = self._stages.edge(values, records.test, vector)
         return values
 
     def _records(self, sites: Mapping[str, SiteData] | None) -> Records:
@@ -267,97 +257,7 @@ class _Run:
         with LocalGrid(
             [make_app(site) for site in consortium.sites],
             workers=self._workers,
-            prepare=_one_thread,
+            prepare=one_thread,
         ) as grid:
             app(grid, context_of(0, 0, len(consortium.sites)))
         return found[0]
-
-    def _values(
-        self,
-        records: Records,
-        consortium: Consortium,
-        store: Store,
-        *,
-        vector: Vector,
-        reports: dict[str, dict[str, float]],
-        privacy: dict[str, Any] | None,
-    ) -> dict[str, Any]:
-        plan = self._plan
-        trainer = Trainer(self._factory(), plan)
-        metrics = measure(plan, trainer, vector, records.test)
-        size = write_whole_model(self._folder, trainer.load(vector))
-        return {
-            "schema": SCHEMA,
-            "simulated": True,
-            "custom": self._custom,
-            "consortium": plan.consortium,
-            "dataset": plan.simulation.dataset if plan.simulation and not self._custom else None,
-            "model": plan.model.name,
-            "task": plan.model.task,
-            "plan_sha256": plan.digest,
-            "seeds": [simulation_seed(plan)],
-            "rounds": plan.rounds.count,
-            "versions": versions(),
-            "epsilon_budget": plan.privacy.epsilon if privacy else None,
-            "sites": sites_of(plan, privacy, reports),
-            "epsilon_max": privacy["epsilon_max"] if privacy else None,
-            "epsilon_if_shared": privacy["epsilon_if_shared"] if privacy else None,
-            "privacy": privacy,
-            "global_bytes": size,
-            "global": {"accuracy": metrics.get("accuracy"), "metrics": metrics},
-            "open_model": self._open_model(records.test),
-            "evaluation": evaluation_of(plan, reports),
-            "history": history_of(store.history()),
-        }
-
-    def _open_model(self, test: PublicSet) -> dict[str, Any] | None:
-        if self._custom or test.y is None or len(test) == 0:
-            return None
-        model = registry.open_model(self._plan.model)
-        metrics = evaluate(model, task(self._plan.model.task), test.x, test.y)
-        return {"accuracy": metrics.get("accuracy"), "metrics": metrics}
-
-    def _baselines(self, records: Records, consortium: Consortium) -> dict[str, Any]:
-        wanted = self._plan.simulation is not None and self._plan.simulation.baselines
-        if not wanted or len(records.test) == 0:
-            return {"local": None, "pooled": None}
-        if (known := load_stage(self._folder, "baselines")) is not None:
-            return known
-        self._heard.stage("baselines")
-        found = run_baselines(
-            self._plan,
-            records,
-            consortium.specs,
-            self._factory,
-            workers=os.cpu_count() or 1,
-            prepare=_one_thread,
-        ).to_dict()
-        save_stage(self._folder, "baselines", found)
-        return found
-
-    def _edge(
-        self, values: dict[str, Any], test: PublicSet, vector: Vector
-    ) -> dict[str, Any] | None:
-        if len(test) == 0:
-            return None  # nothing public to hold the small model against
-        if (known := load_stage(self._folder, "edge")) is not None:
-            return known
-        self._heard.stage("edge")
-        teacher = Trainer(self._factory(), self._plan).load(vector)
-        found = publish_run(
-            self._plan,
-            self._folder,
-            values,
-            teacher,
-            test,
-            simulated=True,
-            seed=simulation_seed(self._plan),
-            progress=self._heard.progress,
-        )
-        save_stage(self._folder, "edge", found)
-        return found
-
-
-def _one_thread() -> None:
-    """One torch thread per worker: the sum of a batch does not depend on the machine's load."""
-    torch.set_num_threads(1)

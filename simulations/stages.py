@@ -1,0 +1,135 @@
+"""What follows the rounds of a run on this machine: figures, baselines, the edge model."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..client.train import Trainer
+from ..core.layout import Vector
+from ..core.mechanism import MechanismSpec
+from ..core.plan import Plan
+from ..data.public import PublicSet
+from ..models import registry
+from ..models.evaluate import evaluate
+from ..models.tasks import task
+from ..server.models_out import write_whole_model
+from ..server.publish import publish_run
+from ..server.result import SCHEMA, evaluation_of, history_of, sites_of, versions
+from ..server.store import Release
+from .baselines import measure, run_baselines
+from .consortium import ModelFactory, Records, simulation_seed
+from .listener import Listener
+from .workspace import load_stage, save_stage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rounds:
+    """What the rounds gave: ``vector`` (d,) is the released model's trainable part."""
+
+    vector: Vector
+    model_sha256: str
+    reports: Mapping[str, Mapping[str, float]]
+    history: Sequence[Release]
+    privacy: dict[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stages:
+    """The stages after the rounds; each is durable before the next begins."""
+
+    plan: Plan
+    folder: Path
+    factory: ModelFactory
+    heard: Listener
+    custom: bool = False
+
+    def values(self, records: Records, rounds: Rounds) -> dict[str, Any]:
+        """Return the values of result.json that the rounds alone determine."""
+        plan, privacy = self.plan, rounds.privacy
+        trainer = Trainer(self.factory(), plan)
+        metrics = measure(plan, trainer, rounds.vector, records.test)
+        size = write_whole_model(self.folder, trainer.load(rounds.vector))
+        return {
+            "schema": SCHEMA,
+            "simulated": True,
+            "custom": self.custom,
+            "consortium": plan.consortium,
+            "dataset": plan.simulation.dataset if plan.simulation and not self.custom else None,
+            "model": plan.model.name,
+            "task": plan.model.task,
+            "plan_sha256": plan.digest,
+            "seeds": [simulation_seed(plan)],
+            "rounds": plan.rounds.count,
+            "versions": versions(),
+            "epsilon_budget": plan.privacy.epsilon if privacy else None,
+            "sites": sites_of(plan, privacy, rounds.reports),
+            "epsilon_max": privacy["epsilon_max"] if privacy else None,
+            "epsilon_if_shared": privacy["epsilon_if_shared"] if privacy else None,
+            "privacy": privacy,
+            "global_bytes": size,
+            "global": {"accuracy": metrics.get("accuracy"), "metrics": metrics},
+            "open_model": self._open_model(records.test),
+            "evaluation": evaluation_of(plan, rounds.reports),
+            "history": history_of(rounds.history),
+            "model_sha256": rounds.model_sha256,
+        }
+
+    def baselines(self, records: Records, specs: Mapping[str, MechanismSpec]) -> dict[str, Any]:
+        """Return the ``local`` and ``pooled`` entries, null where nobody asked for them."""
+        wanted = self.plan.simulation is not None and self.plan.simulation.baselines
+        if not wanted or len(records.test) == 0:
+            return {"local": None, "pooled": None}
+        if (known := load_stage(self.folder, "baselines")) is not None:
+            return known
+        self.heard.stage("baselines")
+        found = run_baselines(
+            self.plan,
+            records,
+            specs,
+            self.factory,
+            workers=os.cpu_count() or 1,
+            prepare=one_thread,
+        ).to_dict()
+        save_stage(self.folder, "baselines", found)
+        return found
+
+    def edge(
+        self, values: dict[str, Any], test: PublicSet, vector: Vector
+    ) -> dict[str, Any] | None:
+        """Return the ``edge`` entry: the model distilled, quantized, gated and signed."""
+        if len(test) == 0:
+            return None  # nothing public to hold the small model against
+        if (known := load_stage(self.folder, "edge")) is not None:
+            return known
+        self.heard.stage("edge")
+        teacher = Trainer(self.factory(), self.plan).load(vector)
+        found = publish_run(
+            self.plan,
+            self.folder,
+            values,
+            teacher,
+            test,
+            simulated=True,
+            seed=simulation_seed(self.plan),
+            progress=self.heard.progress,
+        )
+        save_stage(self.folder, "edge", found)
+        return found
+
+    def _open_model(self, test: PublicSet) -> dict[str, Any] | None:
+        if self.custom or test.y is None or len(test) == 0:
+            return None
+        model = registry.open_model(self.plan.model)
+        metrics = evaluate(model, task(self.plan.model.task), test.x, test.y)
+        return {"accuracy": metrics.get("accuracy"), "metrics": metrics}
+
+
+def one_thread() -> None:
+    """One torch thread per worker: the sum of a batch does not depend on the machine's load."""
+    torch.set_num_threads(1)
