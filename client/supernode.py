@@ -19,6 +19,11 @@ SAFE = {
 }
 """What Flower's processes are told: no telemetry, no update check, no installation at run time."""
 
+HEARTBEAT_S = 15
+"""How often a SuperNode tells that it lives; Flower allows 10 to 1800 s, its own default is 30."""
+LEASE_S = 2.0 * HEARTBEAT_S
+"""For so long after its last sign a killed SuperNode's place stays taken (Flower's patience)."""
+
 
 def command(
     *,

@@ -9,7 +9,7 @@ from flwr.supernode import start_client_internal as loop
 
 from collegium.client._flwr_runtime import LinkDown, RuntimeAddress, RuntimeLink
 from collegium.client._flwr_supernode import FLOWER_POLL_S, FLOWER_REPLY_S
-from collegium.client.supernode import SAFE, command
+from collegium.client.supernode import HEARTBEAT_S, LEASE_S, SAFE, command
 
 
 def test_the_pauses_of_the_supernode_are_the_ones_that_we_shorten() -> None:
@@ -17,6 +17,16 @@ def test_the_pauses_of_the_supernode_are_the_ones_that_we_shorten() -> None:
     assert source.count("time.sleep(") == 3  # no message; no reply; a reply's content
     assert f"time.sleep({FLOWER_POLL_S:g})" in source
     assert source.count(f"time.sleep({FLOWER_REPLY_S:g})") == 2
+
+
+def test_the_heartbeat_is_the_one_that_we_set() -> None:
+    from flwr.common.constant import HEARTBEAT_MIN_INTERVAL, HEARTBEAT_PATIENCE
+    from flwr.supercore import heartbeat
+    from flwr.supernode import fleet_http_connection as fleet
+
+    assert heartbeat.HEARTBEAT_DEFAULT_INTERVAL == fleet.HEARTBEAT_DEFAULT_INTERVAL == 30
+    assert HEARTBEAT_MIN_INTERVAL <= HEARTBEAT_S
+    assert LEASE_S == HEARTBEAT_PATIENCE * HEARTBEAT_S
 
 
 def test_nobody_at_the_port_is_told_as_link_down() -> None:
