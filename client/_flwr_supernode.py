@@ -9,11 +9,12 @@ in. Only these constants are made smaller; nothing else changes.
 from __future__ import annotations
 
 import time
-from functools import partial
+from collections.abc import Callable
 from types import SimpleNamespace
 
 from flwr.supercore import heartbeat
 from flwr.supercore.inflatable.inflatable_utils import pull_objects
+from flwr.supercore.run import RunNotRunningException
 from flwr.supernode import fleet_http_connection as fleet
 from flwr.supernode import start_client_internal as loop
 from flwr.supernode.cli import flower_supernode
@@ -35,7 +36,21 @@ def start(*, poll_s: float) -> None:
 
     names = {name: getattr(time, name) for name in dir(time) if not name.startswith("_")}
     setattr(loop, "time", SimpleNamespace(**(names | {"sleep": sleep})))  # noqa: B010
-    setattr(loop, "pull_objects", partial(pull_objects, initial_backoff=OBJECT_S))  # noqa: B010
+    setattr(loop, "pull_objects", _pull_objects)  # noqa: B010
     for module in (fleet, heartbeat):
         setattr(module, "HEARTBEAT_DEFAULT_INTERVAL", HEARTBEAT_S)  # noqa: B010
     flower_supernode()
+
+
+def _pull_objects(
+    object_ids: list[str], pull_object_fn: Callable[[str], bytes]
+) -> dict[str, bytes]:
+    """Fetch a message's objects; where the run has ended meanwhile, the message's task ends, too.
+
+    Flower's own exception passes by the handler that ends the task: whoever had taken it would
+    wait two hours for objects that never come.
+    """
+    try:
+        return pull_objects(object_ids, pull_object_fn, initial_backoff=OBJECT_S)
+    except RunNotRunningException as error:
+        raise RuntimeError("the Flower run has ended") from error
