@@ -32,6 +32,10 @@ class PlainLines(View):
         """Say which stage begins."""
         self._line(name)
 
+    def note(self, text: str) -> None:
+        """Say what happens around the rounds."""
+        self._line(text)
+
     def started(
         self, plan: Plan, specs: Mapping[str, MechanismSpec], history: Sequence[Release]
     ) -> None:

@@ -33,6 +33,7 @@ class LiveView(View):
         self._console = console
         self._plan: Plan | None = None
         self._title = ""
+        self._names: tuple[str, ...] = STAGES
         self._unicode = console.encoding.startswith("utf")
         self._reset()
         self._live = Live(console=console, get_renderable=self._render, refresh_per_second=8)
@@ -81,12 +82,36 @@ class LiveView(View):
         self._open = self._done + 1
         self._sites = {site.name: "waiting" for site in plan.sites}
 
+    def stages(self, names: Sequence[str]) -> None:
+        """Show these stages instead of a simulation's."""
+        self._names = tuple(names)
+
+    def invited(self, round: int, site: str) -> None:
+        """Show that a site was asked and has not answered yet."""
+        self._begin(round)
+        self._sites[site] = "training"
+
+    def site_state(self, site: str, state: str) -> None:
+        """Show that a site has come, or is away."""
+        self._sites[site] = state
+
+    def note(self, text: str) -> None:
+        """Print a line above the table."""
+        self._live.console.print(Text(clean(text), style="yellow"), soft_wrap=True)
+
     def answered(self, round: int, site: str, code: str) -> None:
         """Show that a site is done or refused in this round."""
+        self._begin(round)
+        self._sites[site] = "done" if code == "ok" else f"refused ({code})"
+
+    def _begin(self, round: int) -> None:
+        """Forget the sites' answers of the round before; who is away stays away."""
         if round != self._open or self._done >= round:
             self._open = round
-            self._sites = dict.fromkeys(self._sites, "waiting")
-        self._sites[site] = "done" if code == "ok" else f"refused ({code})"
+            self._sites = {
+                site: state if state == "absent" else "waiting"
+                for site, state in self._sites.items()
+            }
 
     def round_done(self, release: Release) -> None:
         """Add a row, and name the sites that were late."""
@@ -129,7 +154,7 @@ class LiveView(View):
     def _stages(self) -> Text:
         done, now, ahead = ("✓", "●", "○") if self._unicode else ("x", ">", ".")
         line = Text()
-        for name in STAGES:
+        for name in self._names:
             if name == self._stage:
                 line.append(f"{now} {name}   ", style="bold")
             elif name in self._seen:
@@ -187,7 +212,7 @@ class LiveView(View):
 
     def _site_line(self) -> Text:
         """Every site's state in the open round; with many sites the counts."""
-        styles = {"done": "green", "waiting": "dim"}
+        styles = {"done": "green", "waiting": "dim", "training": "cyan"}
         if len(self._sites) > _NAMED_SITES:
             counts = Counter(state.partition(" ")[0] for state in self._sites.values())
             named = [f"{number} {state}" for state, number in counts.most_common()]

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .verbs import example, unbuilt
+from .plan_leaves import leaves
+from .plan_sign import command as sign
+from .verbs import example
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -24,7 +26,7 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON obj
 
 @click.group(epilog=example("plan check plan.toml", "plan explain plan.toml"))
 def group() -> None:
-    """Check a plan, or explain what it will spend and send.
+    """Check a plan, explain what it will spend and send, or sign it.
 
     Reads no records and no weights.
     """
@@ -64,13 +66,13 @@ def explain(plan_path: Path, as_json: bool) -> None:
     _print(plan, forecast)
 
 
-group.add_command(unbuilt("sign", "Sign a plan as a member.", ("PLAN",)))
+group.add_command(sign)
 
 
 def _machine(plan: Plan, forecast: Forecast) -> dict[str, Any]:
     from ..core.plan_tables import plan_tables
 
-    return {**asdict(forecast), "leaves_a_site": list(_leaves(plan, forecast))} | {
+    return {**asdict(forecast), "leaves_a_site": list(leaves(plan, forecast))} | {
         "plan": plan_tables(plan)
     }
 
@@ -169,21 +171,7 @@ def _costs(plan: Plan, forecast: Forecast) -> Iterator[tuple[str, str]]:
             f"{forecast.longest_minutes:,.0f} minutes, if every round ran into its deadline"
         ),
     )
-    yield "Leaves a site", "; ".join(_leaves(plan, forecast))
-
-
-def _leaves(plan: Plan, forecast: Forecast) -> Iterator[str]:
-    """Yield each thing that a site sends; nothing else does leave it."""
-    noised = (
-        "clipped, summed and noised" if plan.privacy.enabled else "clipped and summed, no noise"
-    )
-    yield f"{forecast.trainable_parameters:,} numbers per round ({noised})"
-    yield "the head of its ledger"
-    when = "after the last round" if not plan.evaluation.every else "by round"
-    if plan.evaluation.origin == "public":
-        yield f"metrics on its test part, declared public, {when}"
-    elif plan.privacy.enabled:
-        yield f"two noised counts of its test part (right answers, records), {when}"
+    yield "Leaves a site", "; ".join(leaves(plan, forecast))
 
 
 def _facts(rows: Iterator[tuple[str, str]]) -> Table:

@@ -86,10 +86,17 @@ def run_options(default_out: str) -> Callable[[F], F]:
     return decorate
 
 
-def run_plan(load: Callable[[], Plan], flags: RunFlags, command: Sequence[str]) -> None:
+def run_plan(
+    load: Callable[[], Plan],
+    flags: RunFlags,
+    command: Sequence[str],
+    *,
+    processes: bool = False,
+) -> None:
     """Run a plan, show it, and print its summary or its JSON.
 
-    ``command`` is what was typed before the flags. Raises ``Interrupted`` with the words that
+    ``command`` is what was typed before the flags; ``processes`` runs a real federation of
+    processes instead of the simulator. Raises ``Interrupted`` with the words that
     continue the run, and ``GateFailed`` after everything is written.
     """
     from rich.console import Console
@@ -113,8 +120,9 @@ def run_plan(load: Callable[[], Plan], flags: RunFlags, command: Sequence[str]) 
     )
     console = Console(highlight=False, markup=False)
     view = view_for(console, silent=flags.as_json)
-    with _resumable([*command, *flags.typed()]), _logging(console, flags), view:
-        _run(plan, flags, view)
+    logged = logging_on(console, verbose=flags.verbose, stderr=flags.as_json)
+    with _resumable([*command, *flags.typed()]), logged, view:
+        _run_processes(plan, flags, view) if processes else _run(plan, flags, view)
     from ..server.result import FILE, read_result, require_gate
 
     values = read_result(flags.out)
@@ -123,6 +131,19 @@ def run_plan(load: Callable[[], Plan], flags: RunFlags, command: Sequence[str]) 
     else:
         show(console, values, flags.out)
     require_gate(values)
+
+
+def _run_processes(plan: Plan, flags: RunFlags, view: View) -> None:
+    """Run one seed as processes; torch and Flower are imported here."""
+    from ..simulations.up import up
+
+    if flags.seeds > 1:
+        raise UsageError(
+            "`up` runs one seed",
+            why="it is there to show a true federation, not to compare",
+            cure="`collegium simulate PLAN --seeds N` gives the same models faster",
+        )
+    up(plan, out=flags.out, resume=flags.resume, listener=view)
 
 
 def _run(plan: Plan, flags: RunFlags, view: View) -> None:
@@ -164,14 +185,14 @@ def _resumable(words: Sequence[str]) -> Generator[None]:
 
 
 @contextmanager
-def _logging(console: Console, flags: RunFlags) -> Generator[None]:
-    """Show log lines above the view (with --json on stderr), but only when --verbose asks.
+def logging_on(console: Console, *, verbose: bool, stderr: bool) -> Generator[None]:
+    """Show log lines above the view (or on stderr), but only when --verbose asks.
 
     Nothing else may print them: libraries put handlers on the root logger, which would write
     into the live table.
     """
     logger = logging.getLogger(f"{__package__}".partition(".")[0])
-    handler = _ConsoleHandler(console, stderr=flags.as_json) if flags.verbose else None
+    handler = _ConsoleHandler(console, stderr=stderr) if verbose else None
     before, logger.propagate = logger.propagate, False
     if handler:
         logger.addHandler(handler)

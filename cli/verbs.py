@@ -29,7 +29,7 @@ SECTIONS: Mapping[str, Mapping[str, Verb]] = MappingProxyType(
             "demo": Verb(help="The whole product in one run, offline.", module="demo"),
             "init": Verb(help="Write a commented plan.toml and site.toml.", module="init"),
             "plan": Verb(
-                help="Check a plan, or explain its cost.", module="plan", attribute="group"
+                help="Check a plan, explain its cost, sign it.", module="plan", attribute="group"
             ),
             "simulate": Verb(help="Run a whole plan on this machine.", module="simulate"),
         },
@@ -44,15 +44,20 @@ SECTIONS: Mapping[str, Mapping[str, Verb]] = MappingProxyType(
                 help="Verify a bundle, or predict with it.", module="edge", attribute="group"
             ),
         },
-        "A real federation (not built yet)": {
-            "up": Verb(help="The plan as real processes on this machine."),
-            "consortium": Verb(help="Make a member's keys.", words=("enroll",)),
-            "site": Verb(
-                help="Run a site beside its records.",
-                words=("enroll", "start", "preflight", "status", "approve"),
+        "A real federation": {
+            "up": Verb(help="The plan as real processes on this machine.", module="up"),
+            "consortium": Verb(
+                help="Make a member's keys.", module="consortium", attribute="group"
             ),
-            "provision": Verb(help="Certificates, signed roster, one kit per site."),
-            "coordinator": Verb(help="Run the Flower side.", words=("start", "run", "status")),
+            "site": Verb(
+                help="Run a site beside its records.", module="site", attribute="group"
+            ),
+            "provision": Verb(
+                help="Certificates, signed roster, one kit per site.", module="provision"
+            ),
+            "coordinator": Verb(
+                help="Run the Flower side.", module="coordinator", attribute="group"
+            ),
         },
     }
 )

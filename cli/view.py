@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -21,6 +21,18 @@ class View(Listener):
 
     def seed(self, seed: int, number: int, count: int) -> None:
         """Hear that run ``number`` of ``count`` begins."""
+
+    def stages(self, names: Sequence[str]) -> None:
+        """Hear which stages this run has, where they are not a simulation's."""
+
+    def invited(self, round: int, site: str) -> None:
+        """Hear that a site was asked to train."""
+
+    def site_state(self, site: str, state: str) -> None:
+        """Hear that a site has come (``waiting``) or is not connected (``absent``)."""
+
+    def note(self, text: str) -> None:
+        """Hear what happens around the rounds, in words."""
 
     def __enter__(self) -> Self:
         return self

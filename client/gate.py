@@ -8,6 +8,7 @@ from ..core.digest import sha256_hex
 from ..core.errors import ACCEPT, Verdict, refuse
 from ..core.layout import Layout, Vector
 from ..core.messages import Invitation
+from ..privacy.ledger import Ledger
 
 
 def read_base(
@@ -33,6 +34,17 @@ def read_base(
     if float(np.linalg.norm(vector.astype(np.float64))) > norm_bound:
         return refuse("norm", "the base model is further away than the rounds can lead"), nothing
     return ACCEPT, vector
+
+
+def answered_another(ledger: Ledger, invitation: Invitation) -> bool:
+    """Return whether this job has had another answer: its head must be countersigned since."""
+    own = (invitation.round, invitation.attempt)
+    return any(
+        entry.kind == "reserve"
+        and entry.job == invitation.job
+        and (entry.round, entry.attempt) != own
+        for entry in ledger.entries()
+    )
 
 
 def may_leave(vector: Vector, layout: Layout, norm_bound: float) -> Verdict:

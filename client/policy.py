@@ -30,6 +30,10 @@ class Policy:
 
     def check(self, plan: Plan, spec: MechanismSpec) -> Verdict:
         """Return the first rule that the plan breaks, against what will be executed."""
+        return next(iter(self.objections(plan, spec)), ACCEPT)
+
+    def objections(self, plan: Plan, spec: MechanismSpec) -> list[Verdict]:
+        """Return every rule that the plan breaks, in the order of ``check``."""
         total_steps = plan.rounds.count * spec.steps
         rules = (
             (not self.models or plan.model.name in self.models, "model", "the model"),
@@ -50,11 +54,12 @@ class Policy:
             ),
             (spec.delta <= self.budget.delta, "delta", "delta"),
         )
-        for holds, code, what in rules:
-            if not holds:
-                return refuse(
-                    f"policy-{code}",
-                    f"{what} is outside this site's policy",
-                    "agree on another plan, or change the site's own policy",
-                )
-        return ACCEPT
+        return [
+            refuse(
+                f"policy-{code}",
+                f"{what} is outside this site's policy",
+                "agree on another plan, or change the site's own policy",
+            )
+            for holds, code, what in rules
+            if not holds
+        ]

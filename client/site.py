@@ -27,7 +27,8 @@ from ..privacy.ledger import Ledger
 from ..privacy.noise import NoiseSource
 from .evaluate import PrivateEvaluation
 from .evidence import Evidence
-from .gate import may_leave, read_base
+from .gate import answered_another, may_leave, read_base
+from .halt import Brake, Halt, give_up
 from .policy import Policy
 from .spool import Spool
 from .train import Trainer
@@ -65,10 +66,11 @@ class Site:
         noise: NoiseSource,
         step_bound: float,
         evidence: Evidence | None = None,
+        brake: Brake | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
         """``step_bound`` bounds how far one round moves the global model (L2 norm);
-        ``evidence`` keeps, at the site, what the audit tests.
+        ``evidence`` keeps, at the site, what the audit tests; ``brake`` what its people stopped.
 
         Raises ``InvalidInput`` for records that would make the site's answers depend on them.
         """
@@ -88,6 +90,7 @@ class Site:
         self._trainer, self._policy = trainer, policy
         self.ledger, self._spool, self._noise = ledger, spool, noise
         self._evidence, self._now = evidence, now
+        self.brake = brake or Brake()
         self._step_bound = step_bound
         counting = evaluation_mechanism(plan, ref)
         self._counts = counting and PrivateEvaluation(
@@ -127,6 +130,28 @@ class Site:
         """Return whether a device's generator, not AES, draws this site's noise."""
         return self._trainer.device_noise
 
+    @property
+    def records(self) -> SiteData:
+        """Return this site's records: for its own approval, never for anyone outside."""
+        return self._data
+
+    @property
+    def device(self) -> str:
+        """Return the torch device that trains."""
+        return self._trainer.device
+
+    @property
+    def busy(self) -> bool:
+        """Return whether a question is being answered that needs the records."""
+        return self._lock.locked()
+
+    def cancel(self, job: str) -> None:
+        """Stop a job for good: a training ends before its next step, open reserves are given up."""
+        self.brake.cancel(job)
+        with self._lock:
+            if self._policy.private:
+                give_up(self.ledger, job, "cancelled by the site")
+
     def hello(self, request: Sealed) -> Sealed:
         """Answer who this site is, under which plan, and where its ledger stands."""
         asked = Hello.open(request, self._coordinator)
@@ -149,9 +174,12 @@ class Site:
             with self._lock:
                 verdict, base = self._admit(invitation, request.payload)
                 if verdict.ok:
-                    return self._stored(invitation) or self._spend_and_train(
-                        invitation, base, request
-                    )
+                    stored = self._stored(invitation)
+                    reply = stored or self._spend_and_train(invitation, base, request)
+                    logger.info("round %d, attempt %d: ok", invitation.round, invitation.attempt)
+                    return reply
+        except Halt as halt:
+            verdict = refuse(halt.code, "stopped between two steps; nothing has left")
         except OverBudget as error:
             verdict = refuse("budget", str(error))
         except (CollegiumError, BadMessage) as error:
@@ -184,7 +212,7 @@ class Site:
         asked = Invitation.open(request, self._coordinator)
         if asked.plan != self._plan_digest or asked.site != self.name:
             raise BadMessage("plan")
-        if not self._policy.check(self._plan, self.spec).ok:
+        if not self._policy.check(self._plan, self.spec).ok or self.brake.stops(asked.job):
             raise BadMessage("policy")
         if self._now() > asked.deadline:
             raise BadMessage("deadline")
@@ -219,10 +247,11 @@ class Site:
             return refuse("round", "the plan has no such round"), nothing
         if self._now() > invitation.deadline:
             return refuse("deadline", "the round is already over"), nothing
+        self.brake.check(invitation.job)
         seen = invitation.site_ledger_head
         if seen and not self.ledger.knows(seen):
             return refuse("ledger", "the coordinator has seen entries that are lost here"), nothing
-        if not seen and self._answered_another(invitation):
+        if not seen and answered_another(self.ledger, invitation):
             return refuse("ledger", "the coordinator does not say what it has seen here"), nothing
         verdict = self._policy.check(self._plan, self.spec)
         if not verdict.ok:
@@ -234,16 +263,6 @@ class Site:
             self._trainer.layout,
             open_sha256=self._open_sha256,
             norm_bound=1.01 * reach + 1e-6,
-        )
-
-    def _answered_another(self, invitation: Invitation) -> bool:
-        """Return whether this job has had another answer: its head must be countersigned since."""
-        own = (invitation.round, invitation.attempt)
-        return any(
-            entry.kind == "reserve"
-            and entry.job == invitation.job
-            and (entry.round, entry.attempt) != own
-            for entry in self.ledger.entries()
         )
 
     def _stored(self, invitation: Invitation) -> Sealed | None:
@@ -278,10 +297,7 @@ class Site:
             if charged:  # a question that costs nothing writes nothing
                 self._witness(invitation, request)
         metrics = self._metrics(base) if invitation.evaluate else {}
-        vector = self._train(invitation, base)
-        verdict = may_leave(vector, self._trainer.layout, self._update_bound)
-        if not verdict.ok:
-            raise CollegiumError(verdict.reason)
+        vector = self._train_or_give_up(invitation, base)
         reply = Update(
             job=invitation.job,
             site=self.name,
@@ -308,6 +324,27 @@ class Site:
                 signature=request.signature,
             )
 
+    def _train_or_give_up(self, invitation: Invitation, base: Vector) -> Vector:
+        """Return what may leave.
+
+        A training that fails may have failed because of its records: another draw under the same
+        charge would be a chosen one, so the reserve is given up. One that its deadline, a kill
+        or a full disk ended goes on under its charge, since nothing of it has left.
+        """
+        try:
+            vector = self._train(invitation, base)
+            verdict = may_leave(vector, self._trainer.layout, self._update_bound)
+            if not verdict.ok:
+                raise CollegiumError(verdict.reason)
+        except Halt:
+            raise
+        except Exception:
+            if self._policy.private:
+                key = {"round": invitation.round, "attempt": invitation.attempt}
+                self.ledger.abort(job=invitation.job, note="training failed", **key)
+            raise
+        return vector
+
     def _train(self, invitation: Invitation, base: Vector) -> Vector:
         evidence = self._evidence
         if evidence is not None:
@@ -321,6 +358,7 @@ class Site:
             round=invitation.round,
             attempt=invitation.attempt,
             observer=evidence,
+            before_step=self.brake.watch(invitation.job, invitation.deadline, self._now),
         )
         if evidence is not None:
             evidence.end(vector, codec=self._codec.name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,11 @@ class Trainer:
         self._clipper = make_clipper(model, list(trainable.values()), self._task.loss)
 
     @property
+    def device(self) -> str:
+        """Return the device that trains, as torch names it."""
+        return str(self._device)
+
+    @property
     def device_noise(self) -> bool:
         """Return whether the noise of so large a vector is drawn by the device's generator."""
         return draws_on_device(self.layout.size, self._device)
@@ -58,16 +64,19 @@ class Trainer:
         round: int,
         attempt: int = 1,
         observer: StepObserver | None = None,
+        before_step: Callable[[], None] | None = None,
     ) -> Vector:
         """Return the update (d,): where ``spec.steps`` private steps lead from ``base``, less it.
 
         Every step draws its own noise stream; nothing but this vector comes out. ``observer``
-        sees each step, inside the site.
+        sees each step, inside the site; ``before_step`` may raise to end the training.
         """
         self._model.train()
         units = units_of(spec, data)
         moved = np.zeros(self.layout.size, dtype=np.float64)
         for step in range(spec.steps):
+            if before_step is not None:
+                before_step()
             write_vector(self._model, self._names, (base + moved).astype(np.float32))
             stream = noise.stream(site=site, round=round, attempt=attempt, step=step)
             gradient = private_gradient(

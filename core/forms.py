@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import binascii
+import ipaddress
 import math
 import re
+import unicodedata
 
 MAX_TEXT = 200
 MAX_NAME = 63
@@ -25,6 +27,7 @@ _NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _COUNTED = re.compile(r"(lora|last):([1-9][0-9]{0,5})")
 _EVERY = re.compile(r"every:([1-9][0-9]{0,8})")
+_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _DECIMAL = re.compile(r"[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 # Windows opens a device instead of a file for these, with any extension.
 _DEVICES = frozenset(
@@ -41,6 +44,11 @@ def text_fault(value: str) -> str:
     if not value.isprintable():
         return "holds a line break or another character that cannot be printed"
     return ""
+
+
+def folded(value: str) -> str:
+    """Return a text as people compare names: case, letter width and spaces do not count."""
+    return " ".join(unicodedata.normalize("NFKC", value).casefold().split())
 
 
 def name_fault(value: str) -> str:
@@ -109,6 +117,42 @@ def split_fault(value: str) -> str:
     strength = float(alpha)
     in_range = math.isfinite(strength) and 1e-3 <= strength <= 1e6
     return "" if in_range else "has an ALPHA outside 0.001 to 1000000"
+
+
+def split_address(value: str) -> tuple[str, int]:
+    """Return host (without brackets) and port of ``HOST:PORT``; raises ``ValueError``."""
+    host, _, port = value.rpartition(":")
+    if not re.fullmatch(r"[1-9][0-9]{0,4}", port):
+        raise ValueError(value)
+    bracketed = host.startswith("[") and host.endswith("]")
+    return (host[1:-1] if bracketed else host), int(port)
+
+
+def address_fault(value: str) -> str:
+    """Return why a text is no ``HOST:PORT`` with a DNS name or IP address, or ''."""
+    try:
+        host, port = split_address(value)
+    except ValueError:
+        return "does not end with a colon and a port number"
+    if port > 65535:
+        return "has a port above 65535"
+    if value.startswith("["):
+        return "" if _is_ip(host, 6) else "has no IPv6 address in its brackets"
+    if ":" in host:
+        return "has an IPv6 address without brackets"
+    if re.fullmatch(r"[0-9.]+", host):
+        return "" if _is_ip(host, 4) else "has no IPv4 address before the port"
+    labels = host.split(".")
+    if len(host) > 253 or not all(_LABEL.fullmatch(label) for label in labels):
+        return "has no host name of a-z, 0-9, hyphens and dots before the port"
+    return ""
+
+
+def _is_ip(host: str, version: int) -> bool:
+    try:
+        return ipaddress.ip_address(host).version == version and "%" not in host
+    except ValueError:
+        return False
 
 
 def device_fault(value: str) -> str:

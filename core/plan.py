@@ -11,6 +11,7 @@ from .digest import digest_of
 from .errors import InvalidPlan
 from .fields import about
 from .mechanism import Relation, Unit
+from .plan_federation import Federation
 
 Bounds = tuple[float, float]
 Task = Literal["classification", "multilabel", "regression", "survival", "segmentation"]
@@ -338,6 +339,7 @@ class Plan:
     evaluation: Evaluation = field(default_factory=Evaluation)
     privacy: Privacy = field(default_factory=Privacy)
     edge: EdgeConfig = field(default_factory=EdgeConfig)
+    federation: Federation | None = None
     simulation: Simulation | None = None
 
     def __post_init__(self) -> None:

@@ -22,6 +22,7 @@ from .plan import (
     StrategyConfig,
 )
 from .plan_checks import RULES, schema_problems
+from .plan_federation import Federation
 from .reading import HOLE, Reader, apply_rules, to_table, with_holes
 
 SCHEMA = 1
@@ -57,6 +58,7 @@ class PlanFile:
     evaluation: Evaluation = field(default_factory=Evaluation)
     privacy: Privacy = field(default_factory=Privacy)
     edge: EdgeConfig = field(default_factory=EdgeConfig)
+    federation: Federation | None = None
     simulation: Simulation | None = None
 
 

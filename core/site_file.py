@@ -171,6 +171,46 @@ class Hardware:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SiteLink:
+    """Where a real federation's kit, keys and state lie, and how the site answers in it."""
+
+    kit: str = field(
+        default=".",
+        metadata=about("Folder received from the coordinator, relative to this file"),
+    )
+    keys: str = field(
+        default="keys",
+        metadata=about("Folder with this site's own private keys, relative to this file"),
+    )
+    state: str = field(
+        default="state",
+        metadata=about(
+            "Folder of the spool, the register of records, the approval, sockets and logs, "
+            "relative to this file"
+        ),
+    )
+    runtime_port: int = field(
+        default=9094,
+        metadata=about("Loopback port on which the SuperNode hands out tasks", low=1, high=65_535),
+    )
+    reply_grid_s: float = field(
+        default=1.0,
+        metadata=about(
+            "Replies leave on multiples of this many seconds after the request came, so that how "
+            "long the records took is not told",
+            above=0,
+            high=3600,
+        ),
+    )
+    poll_s: float = field(
+        default=1.0,
+        metadata=about(
+            "Seconds between two questions of the SuperNode for work", low=0.05, high=60
+        ),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SiteTables:
     """The tables of site.toml, in order."""
 
@@ -180,6 +220,7 @@ class SiteTables:
     policy: PolicySection
     ledger: LedgerSection
     hardware: Hardware = field(default_factory=Hardware)
+    federation: SiteLink = field(default_factory=SiteLink)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,6 +232,7 @@ class SiteFile:
     policy: PolicySection
     ledger: LedgerSection
     hardware: Hardware = field(default_factory=Hardware)
+    federation: SiteLink = field(default_factory=SiteLink)
     folder: Path = Path()
 
     @classmethod
@@ -206,6 +248,7 @@ class SiteFile:
             policy=tables.policy,
             ledger=tables.ledger,
             hardware=tables.hardware,
+            federation=tables.federation,
             folder=source.parent,
         )
 
@@ -223,6 +266,21 @@ class SiteFile:
     def anchor_path(self) -> Path | None:
         """Return where the ledger's anchor lies, None when there is none."""
         return None if self.ledger.anchor is None else self.folder / self.ledger.anchor
+
+    @property
+    def kit_path(self) -> Path:
+        """Return the folder that the coordinator sent."""
+        return self.folder / self.federation.kit
+
+    @property
+    def keys_path(self) -> Path:
+        """Return the folder of this site's own private keys."""
+        return self.folder / self.federation.keys
+
+    @property
+    def state_path(self) -> Path:
+        """Return the folder of what this site remembers between two starts."""
+        return self.folder / self.federation.state
 
 
 def examine(tables: Mapping[str, Any]) -> tuple[SiteTables, list[Problem]]:

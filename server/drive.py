@@ -1,64 +1,40 @@
-"""Executes the round engine's actions on any Flower Grid: in-process, SuperLink or Ray."""
+"""Executes the round engine's actions over any post and by any clock; knows no Flower."""
 
 from __future__ import annotations
 
 import logging
-import math
-import secrets
-import time
-from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 import numpy as np
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from flwr.app import Array, Message
-from flwr.serverapp import Grid
 
 from ..core.digest import sha256_hex
 from ..core.errors import Interrupted, Refused
-from ..core.layout import Layout, Vector
-from ..core.messages import BadMessage, Header, Hello, Invitation, Report, Sealed, claimed_site
-from ..core.plan import Plan
+from ..core.layout import Vector
+from ..core.messages import Sealed
 from ..strategies.base import State as StrategyState
-from ..strategies.base import Strategy
 from . import rounds
-from ._flwr import array_of, pack, unpack
-from .admission import Admission, Expected, Member
-from .store import Release, Store
+from .admission import Expected
+from .courier import Courier, digest_of_vector
+from .post import Answer, Lost, Malformed, Post
+from .recovery import standing
+from .roll import Roll
+from .store import Release
+from .task import Task
 
 logger = logging.getLogger(__name__)
 
-_PAUSE_S = 0.005  # least pause of a look that found nothing, even where the Grid itself waits
-_ASK_AGAIN_S = 5.0  # before a node whose answer was no good is asked once more who it is
+__all__ = ["Drive", "Task", "released_vector"]
 
-M = TypeVar("M", bound=Header)
-Evaluate = Callable[[Vector], dict[str, float]]
-OnRound = Callable[[Release], None]
+_RENEWALS = 3  # invitations of a round that a site may find overdue before that is its answer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Task:
-    """Everything a run needs besides the Grid.
+class _Asked:
+    """An invitation that waits for its answer."""
 
-    ``opened`` (d,) is the open model's trainable vector; ``evaluate`` measures a global vector
-    on a public set; ``epsilon`` gives each site's spend after a number of rounds; ``poll_s``
-    is the pause between two looks at a Grid that does not wait by itself.
-    """
-
-    plan: Plan
-    layout: Layout
-    opened: Vector
-    members: Mapping[str, Member]
-    strategy: Strategy
-    admission: Admission
-    store: Store
-    key: Ed25519PrivateKey
-    evaluate: Evaluate | None = None
-    epsilon: Callable[[int], dict[str, float]] | None = None
-    on_round: OnRound | None = None
-    on_answer: Callable[[int, str, str], None] | None = None
-    poll_s: float = 0.1
+    site: str
+    node: int
+    expected: Expected
 
 
 @dataclass(slots=True)
@@ -68,10 +44,11 @@ class _Round:
     base: Vector
     base_sha256: str
     state: StrategyState
-    opened_at: float = 0.0
+    opened_at: float | None = None
     bytes_up: int = 0
     bytes_down: int = 0
     answered: set[str] = field(default_factory=set[str])
+    overdue: dict[str, int] = field(default_factory=dict[str, int])
     kept: dict[str, str] = field(default_factory=dict[str, str])
     site_metrics: dict[str, dict[str, float]] = field(default_factory=dict[str, dict[str, float]])
 
@@ -82,22 +59,20 @@ def released_vector(vector: Vector, state: StrategyState) -> Vector:
 
 
 class Drive:
-    """One run of the engine on one Grid; ``run`` returns the released vector (d,)."""
+    """One run of the engine over one post; ``run`` returns the released vector (d,)."""
 
-    def __init__(self, grid: Grid, task: Task) -> None:
-        self._grid, self._task = grid, task
-        self._plan_digest, self._layout_digest = task.plan.digest, task.layout.digest
-        self._nodes: dict[str, int] = {}
-        self._heads: dict[str, str] = {}
-        self._asked: dict[int, str] = {}
-        self._ask_again: dict[int, float] = {}
-        self._hellos: dict[str, int] = {}
-        self._waiting: dict[str, tuple[str, Expected]] = {}
-        self._late: set[str] = set()
-        latest = task.store.latest()
-        vector, state = latest[1:] if latest else (task.opened, task.strategy.init(task.layout))
-        self._committed = latest[0] if latest else 0
-        self._round = _Round(base=vector, base_sha256=_digest(vector), state=state)
+    def __init__(self, post: Post, task: Task) -> None:
+        """Begin where the store stands; raises ``InvalidInput`` when it cannot be mended."""
+        self._task, self._clock = task, task.clock
+        self._waiting: dict[str, _Asked] = {}
+        self._late: dict[str, None] = {}  # in order, so that a run can be repeated
+        found = standing(task)
+        self._committed, self._lost = found.round, found.lost
+        self.roll = Roll(task, post, found.heads)
+        self._courier = Courier(task, post, self.roll)
+        self._round = _Round(
+            base=found.vector, base_sha256=digest_of_vector(found.vector), state=found.state
+        )
 
     def run(self) -> Vector:
         """Drive all remaining rounds; raises ``Interrupted`` (resumable) or ``Refused``."""
@@ -108,7 +83,8 @@ class Drive:
             quorum=plan.rounds.quorum,
             deadline_s=plan.rounds.deadline_s,
         )
-        state, actions = rounds.start(rules, committed=self._committed, now=time.time())
+        now = self._clock.monotonic()
+        state, actions = rounds.start(rules, committed=self._committed, now=now)
         while True:
             events = self._execute(actions)
             if events is None:
@@ -123,28 +99,8 @@ class Drive:
 
         Metrics where that part is public, noised counts (``correct``, ``records``) otherwise.
         """
-        task, base = self._task, vector.astype("<f4").tobytes()
         self._meet_missing()
-        until = time.time() + task.plan.rounds.deadline_s
-        pending: dict[str, str] = {}
-        array = array_of(base)
-        for site, node in self._nodes.items():
-            request = self._invitation(site, round=0, attempt=1, base=_digest(vector), until=until)
-            sealed = request.seal(task.key, base)
-            pending[self._push(sealed, node, "evaluate", array)] = site
-        found: dict[str, dict[str, float]] = {}
-        while pending and time.time() < until:
-            replies = self._pull(pending)
-            if not replies:
-                self._pause()
-            for message in replies:
-                site = pending.pop(message.metadata.reply_to_message_id, None)
-                if site is None:
-                    continue
-                report = self._opened(Report, site, message)
-                if report is not None and report.model_sha256 == _digest(vector):
-                    found[site] = report.metrics
-        return found
+        return self._courier.reports(vector)
 
     # --- actions ----------------------------------------------------------------------------
 
@@ -154,34 +110,40 @@ class Drive:
         for action in actions:
             match action:
                 case rounds.Invite():
-                    self._invite(action)
+                    events += self._invite(action)
                 case rounds.Fold():
                     self._fold(action.site)
                 case rounds.Close():
                     self._close(action)
-                    events.append(rounds.Committed(now=time.time()))
+                    events.append(rounds.Committed(now=self._clock.monotonic()))
                 case rounds.Complete():
                     return None
                 case rounds.Stop():
+                    self._task.tell("stopped", code=action.code, reason=action.reason)
                     _stop(action)
         return events
 
-    def _invite(self, action: rounds.Invite) -> None:
+    def _invite(self, action: rounds.Invite) -> list[rounds.Event]:
+        """Send invitations; return which of them the post did not take in."""
         task, opened = self._task, self._round
-        if opened.opened_at == 0.0:
-            opened.opened_at = time.monotonic()
-        for message, (_, expected) in list(self._waiting.items()):
-            if expected.round != action.round:
-                del self._waiting[message]
-                self._late.add(message)  # fetched and dropped, so that no Grid keeps it for ever
+        if opened.opened_at is None:
+            opened.opened_at = self._clock.monotonic()
+        self._drop_earlier(action.round)
+        events = self._leave_out(action.round)
+        sites = [site for site in action.sites if site not in opened.answered]
+        here = [site for site in sites if site in self.roll.nodes]  # others when they are seen
         base = opened.base.astype("<f4").tobytes()
-        array = array_of(base)
+        shared = self._courier.share(base) if here else None
         every = task.plan.evaluation.every
         look = every > 0 and action.round > 1 and (action.round - 1) % every == 0
-        for site in action.sites:
-            if site not in self._nodes:
-                continue  # invited when it is seen
-            invitation = self._invitation(
+        expected = Expected(
+            job=task.store.job,
+            round=action.round,
+            attempt=action.attempt,
+            base_sha256=opened.base_sha256,
+        )
+        for site in here:
+            invitation = self._courier.invitation(
                 site,
                 round=action.round,
                 attempt=action.attempt,
@@ -189,16 +151,38 @@ class Drive:
                 until=action.closes_at,
                 look=look,
             )
-            sealed = invitation.seal(task.key, base)
+            sealed, node = invitation.seal(task.key, base), self.roll.nodes[site]
+            message = self._courier.push(sealed, site, "train", shared)
+            if message is None:
+                events.append(self._lost_event(site, action.round, "unavailable"))
+                continue
             opened.bytes_down += sealed.size_bytes
-            expected = Expected(
-                job=task.store.job,
+            self._waiting[message] = _Asked(site=site, node=node, expected=expected)
+        if here:
+            task.tell(
+                "invited",
                 round=action.round,
                 attempt=action.attempt,
-                base_sha256=opened.base_sha256,
+                sites=here,
+                until=self._courier.wall(action.closes_at),
             )
-            message_id = self._push(sealed, self._nodes[site], "train", array)
-            self._waiting[message_id] = (site, expected)
+        return events
+
+    def _leave_out(self, round: int) -> list[rounds.Event]:
+        """Answer for the sites that had no part in a round that is made again."""
+        lost = self._lost.get(round)
+        return [
+            self._answered(site.name, round, "not-in-round")
+            for site in self._task.plan.sites
+            if lost and site.name not in lost.sites and site.name not in self._round.answered
+        ]
+
+    def _drop_earlier(self, round: int) -> None:
+        """Await no answers to earlier rounds: they are fetched and dropped, so none pile up."""
+        for message, asked in list(self._waiting.items()):
+            if asked.expected.round != round:
+                del self._waiting[message]
+                self._late[message] = None
 
     def _fold(self, site: str) -> None:
         task, opened = self._task, self._round
@@ -215,9 +199,24 @@ class Drive:
     def _close(self, action: rounds.Close) -> None:
         task, opened = self._task, self._round
         vector, state = task.strategy.finish(opened.state, opened.base)
-        release = Release(
+        lost = self._lost.pop(action.round, None)
+        if lost is not None:
+            self._restore(lost, action, vector, state)
+            release = lost
+        else:
+            release = self._release(action, vector, state)
+            task.store.commit(release, vector, state)
+        self._committed = action.round
+        self._round = _Round(base=vector, base_sha256=release.model_sha256, state=state)
+        if lost is None:
+            self._tell_round(release)
+
+    def _release(self, action: rounds.Close, vector: Vector, state: StrategyState) -> Release:
+        task, opened = self._task, self._round
+        began = opened.opened_at if opened.opened_at is not None else self._clock.monotonic()
+        return Release(
             round=action.round,
-            model_sha256=_digest(vector),
+            model_sha256=digest_of_vector(vector),
             prev_sha256=opened.base_sha256,
             sites=action.admitted,
             refused=action.refused,
@@ -225,163 +224,143 @@ class Drive:
             epsilon_by_site=task.epsilon(action.round) if task.epsilon else {},
             bytes_up=opened.bytes_up,
             bytes_down=opened.bytes_down,
-            seconds=time.monotonic() - opened.opened_at,
+            seconds=self._clock.monotonic() - began,
             metrics=task.evaluate(released_vector(vector, state)) if task.evaluate else {},
             site_metrics=opened.site_metrics,
+            heads=dict(self.roll.heads),
         )
-        task.store.commit(release, vector, state)
-        self._committed = action.round
-        self._round = _Round(base=vector, base_sha256=release.model_sha256, state=state)
+
+    def _restore(
+        self, lost: Release, action: rounds.Close, vector: Vector, state: StrategyState
+    ) -> None:
+        """Write the checkpoint of a round that the same sites have given again."""
+        if missing := sorted(set(lost.sites) - set(action.admitted)):
+            raise Interrupted(
+                f"the lost checkpoint of round {lost.round} cannot be made again yet",
+                why=f"it needs the answer of {', '.join(missing)} as well",
+                cure="--resume once they are connected, or restore the run's folder",
+            )
+        self._task.store.mend(lost, vector, state)
+        self._task.tell("restored", round=lost.round, how="from the bytes that sites have kept")
+
+    def _tell_round(self, release: Release) -> None:
+        task = self._task
         if task.on_round:
             task.on_round(release)
+        for site in release.late:
+            task.tell("late", round=release.round, site=site)
+        task.tell(
+            "round",
+            round=release.round,
+            model_sha256=release.model_sha256,
+            sites=list(release.sites),
+            refused=dict(release.refused),
+            late=list(release.late),
+            seconds=release.seconds,
+        )
 
-    # --- the Grid ---------------------------------------------------------------------------
+    # --- the post ---------------------------------------------------------------------------
 
     def _listen(self, state: rounds.State) -> list[rounds.Event]:
         """Return what arrived since the last look; always at least that time has passed."""
-        events: list[rounds.Event] = []
-        if len(state.present) < len(state.rules.roster):
-            events += [rounds.SiteSeen(site=site, now=time.time()) for site in self._meet()]
-        for message in self._pull([*self._waiting, *self._late]):
-            self._late.discard(message.metadata.reply_to_message_id)
-            found = self._waiting.pop(message.metadata.reply_to_message_id, None)
-            if found is None or found[0] in self._round.answered:
+        events = self._meet()
+        for message, answer in self._courier.pull([*self._waiting, *self._late]):
+            self._late.pop(message, None)
+            asked = self._waiting.pop(message, None)
+            if asked is None or asked.site in self._round.answered:
                 continue  # no question of ours, or a second answer: the first one stands
-            site, expected = found
-            code = self._judge(site, expected, message)
-            if code == "deadline" and any(site == other for other, _ in self._waiting.values()):
-                continue  # it declined an invitation that has been renewed since
-            self._round.answered.add(site)
-            if self._task.on_answer:
-                self._task.on_answer(expected.round, site, code)
-            events.append(
-                rounds.Answered(site=site, round=expected.round, code=code, now=time.time())
-            )
+            events += self._heard(asked, answer)
         if not events:
-            self._pause()
-        return [*events, rounds.TimePassed(now=time.time())]
+            self._courier.pause()
+        return [*events, rounds.TimePassed(now=self._clock.monotonic())]
 
-    def _judge(self, site: str, expected: Expected, message: Message) -> str:
+    def _heard(self, asked: _Asked, answer: Answer) -> list[rounds.Event]:
+        """Return what an answer means; what the post lost is none, and is asked for again."""
+        site, round = asked.site, asked.expected.round
+        again = any(site == other.site for other in self._waiting.values())
+        if isinstance(answer, Lost):
+            events: list[rounds.Event] = []
+            if answer.gone and self.roll.forget(site, asked.node):
+                events.append(self._change(site, here=False))
+            return events if again else [*events, self._lost_event(site, round, answer.reason)]
+        code = self._judge(site, asked.expected, answer)
+        if code == "deadline" and (again or self._is_renewed(site)):
+            # it declined an invitation that has been renewed since, or the clocks disagree
+            return [] if again else [self._lost_event(site, round, "overdue")]
+        return [self._answered(site, round, code)]
+
+    def _is_renewed(self, site: str) -> bool:
+        overdue = self._round.overdue
+        overdue[site] = overdue.get(site, 0) + 1
+        return overdue[site] <= _RENEWALS
+
+    def _answered(self, site: str, round: int, code: str) -> rounds.Answered:
+        self._round.answered.add(site)
+        if self._task.on_answer:
+            self._task.on_answer(round, site, code)
+        self._task.tell("answered", round=round, site=site, code=code)
+        return rounds.Answered(site=site, round=round, code=code, now=self._clock.monotonic())
+
+    def _lost_event(self, site: str, round: int, reason: str) -> rounds.Lost:
+        self._task.tell("lost", round=round, site=site, reason=reason)
+        return rounds.Lost(site=site, round=round, now=self._clock.monotonic())
+
+    def _judge(self, site: str, expected: Expected, answer: Sealed | Malformed) -> str:
         """Return ``ok`` once the reply is admitted and on disk, else its reason code."""
-        if message.has_error():
-            return "error"
-        try:
-            reply = unpack(message)
-        except BadMessage as error:
-            return error.code
-        self._round.bytes_up += reply.size_bytes
-        verdict, admitted = self._task.admission.admit(site, reply, expected)
+        if isinstance(answer, Malformed):
+            return answer.code
+        self._round.bytes_up += answer.size_bytes
+        verdict, admitted = self._task.admission.admit(site, answer, expected)
         if admitted is None:
             logger.warning("round %d: %s refused: %s", expected.round, site, verdict.code)
             return verdict.code
-        self._task.store.keep_update(expected.round, site, reply)
+        self._task.store.keep_update(expected.round, site, answer)
         self._round.kept[site] = admitted.update.payload_sha256
-        self._heads[site] = admitted.update.ledger_head
+        self.roll.heads[site] = admitted.update.ledger_head
         if admitted.update.metrics:
             self._round.site_metrics[site] = admitted.update.metrics
         return rounds.ADMITTED
 
+    def _meet(self) -> list[rounds.Event]:
+        """Return who came and who went."""
+        return [self._change(change.site, here=change.here) for change in self.roll.look()]
+
+    def _change(self, site: str, *, here: bool) -> rounds.Event:
+        self._task.tell("seen" if here else "gone", site=site)
+        now = self._clock.monotonic()
+        return rounds.SiteSeen(site=site, now=now) if here else rounds.SiteGone(site=site, now=now)
+
     def _meet_missing(self) -> None:
         """Meet the sites before a last question to them, where no round has (a resumed run)."""
-        until = time.time() + self._task.plan.rounds.deadline_s
-        wanted = 0 if self._nodes else len(self._task.members)
-        while len(self._nodes) < wanted and time.time() < until:
+        until = self._clock.monotonic() + self._task.plan.rounds.deadline_s
+        wanted = 0 if self.roll.nodes else len(self._task.members)
+        while len(self.roll.nodes) < wanted and self._clock.monotonic() < until:
             if not self._meet():
-                self._pause()
-
-    def _meet(self) -> list[str]:
-        """Ask unknown nodes who they are; return the roster's sites that have just answered."""
-        task = self._task
-        for node in self._grid.get_node_ids():
-            if node in self._asked and time.monotonic() < self._ask_again.get(node, math.inf):
-                continue
-            self._ask_again.pop(node, None)
-            nonce = secrets.token_hex(16)
-            question = Hello(
-                job=task.store.job, site="", plan=self._plan_digest, nonce=nonce, ledger_head=""
-            )
-            self._asked[node] = nonce
-            self._hellos[self._push(question.seal(task.key), node, "query.hello")] = node
-        met: list[str] = []
-        for message in self._pull(self._hellos):
-            node = self._hellos.pop(message.metadata.reply_to_message_id, None)
-            if node is None:
-                continue
-            if (site := self._who(node, message)) is not None:
-                met.append(site)
-            else:
-                self._ask_again[node] = time.monotonic() + _ASK_AGAIN_S
-        return met
-
-    def _who(self, node: int, message: Message) -> str | None:
-        """Return the roster's site that signed this answer to our own question, once."""
-        try:
-            reply = unpack(message) if message.has_content() else Sealed(header=b"", signature=b"")
-        except BadMessage:
-            return None
-        site = claimed_site(reply)
-        if site not in self._task.members or site in self._nodes:
-            return None
-        hello = self._opened(Hello, site, message)
-        if hello is None or hello.nonce != self._asked[node]:
-            return None
-        if hello.plan != self._plan_digest:
-            logger.warning("site %s has another plan", site)
-            return None
-        self._nodes[site], self._heads[site] = node, hello.ledger_head
-        return site
-
-    def _opened(self, kind: type[M], site: str, message: Message) -> M | None:
-        if message.has_error():
-            return None
-        try:
-            return kind.open(unpack(message), self._task.members[site].public_key)
-        except BadMessage:
-            return None
-
-    def _invitation(
-        self, site: str, *, round: int, attempt: int, base: str, until: float, look: bool = False
-    ) -> Invitation:
-        return Invitation(
-            job=self._task.store.job,
-            site=site,
-            plan=self._plan_digest,
-            round=round,
-            attempt=attempt,
-            base_sha256=base,
-            layout=self._layout_digest,
-            deadline=until,
-            nonce=secrets.token_hex(16),
-            site_ledger_head=self._heads.get(site, ""),
-            evaluate=look,
-        )
-
-    def _push(self, sealed: Sealed, node: int, kind: str, array: Array | None = None) -> str:
-        message = Message(pack(sealed, array), dst_node_id=node, message_type=kind)
-        return next(iter(self._grid.push_messages([message])))
-
-    def _pull(self, ids: Iterable[str]) -> list[Message]:
-        """Return the replies that are there."""
-        wanted = list(ids)
-        return list(self._grid.pull_messages(wanted)) if wanted else []
-
-    def _pause(self) -> None:
-        time.sleep(max(self._task.poll_s, _PAUSE_S))
+                self._courier.pause()
 
 
-def _digest(vector: Vector) -> str:
-    return sha256_hex(vector.astype("<f4", copy=False).tobytes())
+_STOPS = {
+    "no-updates": (
+        Refused,
+        "no site's update was admitted, so there is nothing to aggregate",
+        "look at the reason codes; --resume goes on once the sites take part",
+    ),
+    "older": (
+        Refused,
+        "this folder is an older copy of the run: the sites have gone on from another model, and"
+        " answering again would charge them twice",
+        "restore the newest copy of the run's folder, or begin a new run in another --out",
+    ),
+}
 
 
 def _stop(action: rounds.Stop) -> None:
-    if action.code == "no-updates":
-        raise Refused(
-            f"the run stopped: {action.reason}",
-            why="no site's update was admitted, so there is nothing to aggregate",
-            cure="look at the reason codes; --resume goes on once the sites take part",
-        )
-    raise Interrupted(
-        f"the run stopped: {action.reason}",
-        why="fewer sites answered than the plan's quorum asks for",
-        cure="--resume continues from the last durable round",
+    kind, why, cure = _STOPS.get(
+        action.code,
+        (
+            Interrupted,
+            "fewer sites answered than the plan's quorum asks for",
+            "--resume continues from the last durable round",
+        ),
     )
+    raise kind(f"the run stopped: {action.reason}", why=why, cure=cure)

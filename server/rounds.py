@@ -11,7 +11,10 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 Phase = Literal["gathering", "open", "closing", "finished", "stopped"]
+StopCode = Literal["roster", "quorum", "no-updates", "older"]
 ADMITTED = "ok"
+ANOTHER_BASE = "base"
+"""The decline of a site that has answered this very attempt, or been pinned, to another model."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,7 +22,8 @@ class Rules:
     """What the plan says about rounds; ``roster`` is also the order of folding.
 
     ``deadline_s`` seconds from invitation to close; a round without quorum re-invites the
-    silent sites under the same attempt, ``invitations`` times in all.
+    silent sites under the same attempt, ``invitations`` times in all. A site whose answer was
+    lost on the way is invited again after ``retry_s``, then twice as long, up to ``retry_most_s``.
     """
 
     roster: tuple[str, ...]
@@ -27,6 +31,8 @@ class Rules:
     quorum: float
     deadline_s: float
     invitations: int = 3
+    retry_s: float = 1.0
+    retry_most_s: float = 30.0
 
     @property
     def answers_needed(self) -> int:
@@ -42,6 +48,23 @@ class SiteSeen:
     """A site of the roster is connected."""
 
     site: str
+    now: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SiteGone:
+    """A site's node is not connected any more; it may come back under another id."""
+
+    site: str
+    now: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lost:
+    """No answer of this site will come to what it was asked: the post lost one of both."""
+
+    site: str
+    round: int
     now: float
 
 
@@ -69,7 +92,7 @@ class Committed:
     now: float
 
 
-Event = SiteSeen | Answered | TimePassed | Committed
+Event = SiteSeen | SiteGone | Lost | Answered | TimePassed | Committed
 
 
 # --- actions --------------------------------------------------------------------------------
@@ -111,7 +134,7 @@ class Complete:
 class Stop:
     """The run cannot go on; ``code`` says why and nothing is lost."""
 
-    code: Literal["roster", "quorum", "no-updates"]
+    code: StopCode
     reason: str
 
 
@@ -132,6 +155,8 @@ class State:
     present: frozenset[str] = frozenset()
     answers: dict[str, str] = field(default_factory=dict[str, str])
     folded: int = 0  # roster positions that need no further thought
+    again: dict[str, float] = field(default_factory=dict[str, float])  # when to invite whom
+    losses: dict[str, int] = field(default_factory=dict[str, int])  # in this round
 
 
 def start(rules: Rules, *, committed: int, now: float) -> tuple[State, Actions]:
@@ -146,6 +171,10 @@ def step(state: State, event: Event) -> tuple[State, Actions]:
     match event:
         case SiteSeen():
             return _seen(state, event)
+        case SiteGone():
+            return _gone(state, event)
+        case Lost():
+            return _lost(state, event)
         case Answered():
             return _answered(state, event)
         case TimePassed():
@@ -163,15 +192,41 @@ def _seen(state: State, event: SiteSeen) -> tuple[State, Actions]:
         return _open(state, event.now)
     in_time = event.now < state.closes_at  # if not, TimePassed closes or asks it with the others
     if state.phase == "open" and in_time and event.site not in state.answers:
+        state = replace(state, again=_without(state.again, event.site))
         return state, (_invitation(state, (event.site,)),)
     return state, ()
+
+
+def _gone(state: State, event: SiteGone) -> tuple[State, Actions]:
+    """Forget that a site is here: it is invited when it is seen again."""
+    present, again = state.present - {event.site}, _without(state.again, event.site)
+    return replace(state, present=present, again=again), ()
+
+
+def _lost(state: State, event: Lost) -> tuple[State, Actions]:
+    """Plan another invitation, each after twice the pause of the one before."""
+    rules, site = state.rules, event.site
+    known = site in rules.roster and site not in state.answers
+    if state.phase != "open" or event.round != state.round or not known:
+        return state, ()
+    before = state.losses.get(site, 0)
+    pause = min(rules.retry_s * 2.0 ** min(before, 30), rules.retry_most_s)
+    return replace(
+        state,
+        again={**state.again, site: event.now + pause},
+        losses={**state.losses, site: before + 1},
+    ), ()
 
 
 def _answered(state: State, event: Answered) -> tuple[State, Actions]:
     known = event.site in state.rules.roster and event.site not in state.answers
     if state.phase != "open" or event.round != state.round or not known:
         return state, ()
-    state = replace(state, answers={**state.answers, event.site: event.code})
+    state = replace(
+        state,
+        answers={**state.answers, event.site: event.code},
+        again=_without(state.again, event.site),
+    )
     state, folds = _fold_ready(state)
     if len(state.answers) == len(state.rules.roster):
         return _close(state, folds)
@@ -180,7 +235,7 @@ def _answered(state: State, event: Answered) -> tuple[State, Actions]:
 
 def _time_passed(state: State, now: float) -> tuple[State, Actions]:
     if now < state.closes_at:
-        return state, ()
+        return _invite_again(state, now)
     rules = state.rules
     if state.phase == "gathering":
         if len(state.present) >= rules.answers_needed:
@@ -199,8 +254,15 @@ def _time_passed(state: State, now: float) -> tuple[State, Actions]:
             f"round {state.round}: {len(state.answers)} of {rules.answers_needed} needed sites"
             f" answered; silent: {', '.join(silent)}",
         )
-    state = replace(state, invited=state.invited + 1, closes_at=now + rules.deadline_s)
+    state = replace(state, invited=state.invited + 1, closes_at=now + rules.deadline_s, again={})
     return state, (_invitation(state, silent),)
+
+
+def _invite_again(state: State, now: float) -> tuple[State, Actions]:
+    due = tuple(site for site in state.rules.roster if state.again.get(site, math.inf) <= now)
+    if state.phase != "open" or not due:
+        return state, ()
+    return replace(state, again=_without(state.again, *due)), (_invitation(state, due),)
 
 
 def _committed(state: State, now: float) -> tuple[State, Actions]:
@@ -220,6 +282,8 @@ def _open(state: State, now: float) -> tuple[State, Actions]:
         invited=1,
         answers={},
         folded=0,
+        again={},
+        losses={},
         closes_at=now + state.rules.deadline_s,
     )
     here = tuple(site for site in state.rules.roster if site in state.present)
@@ -249,6 +313,13 @@ def _close(state: State, folds: Actions) -> tuple[State, Actions]:
     refused = tuple(
         (site, answers[site]) for site in roster if answers.get(site, ADMITTED) != ADMITTED
     )
+    strangers = [site for site, code in refused if code == ANOTHER_BASE]
+    if state.round > 1 and len(strangers) > len(admitted):
+        return _stop(
+            state,
+            "older",
+            f"round {state.round}: {', '.join(strangers)} answered it for another base model",
+        )
     if not admitted:
         codes = ", ".join(f"{site}: {code}" for site, code in refused)
         return _stop(state, "no-updates", f"round {state.round} admitted no update ({codes})")
@@ -260,7 +331,9 @@ def _close(state: State, folds: Actions) -> tuple[State, Actions]:
     return replace(state, phase="closing", folded=len(roster)), (*folds, *waiting, close)
 
 
-def _stop(
-    state: State, code: Literal["roster", "quorum", "no-updates"], reason: str
-) -> tuple[State, Actions]:
+def _without(again: dict[str, float], *sites: str) -> dict[str, float]:
+    return {site: when for site, when in again.items() if site not in sites}
+
+
+def _stop(state: State, code: StopCode, reason: str) -> tuple[State, Actions]:
     return replace(state, phase="stopped"), (Stop(code=code, reason=reason),)

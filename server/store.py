@@ -2,13 +2,20 @@
 
 A round is durable when its safetensors file has been renamed into place and its row committed
 (SQLite, ``synchronous=FULL``); a file without a row is overwritten by the next try.
+
+What grows: a row of some hundred bytes a round, and ``updates/``, which holds what every site
+signed in every round. It must: an auditor recomputes each model from it, and so does recovery
+when a checkpoint is lost. Checkpoints, which are larger, are two.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import sqlite3
 import uuid
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,10 +25,12 @@ from safetensors.numpy import load, save
 
 from ..core.digest import canonical_bytes, sha256_hex
 from ..core.errors import InvalidInput, OutputExists
-from ..core.files import remove_partials, write_atomic
 from ..core.layout import Vector
 from ..core.messages import Sealed
 from ..strategies.base import State
+from .disk import Disk, LocalDisk
+
+logger = logging.getLogger(__name__)
 
 _KEPT = 2  # checkpoints: the newest, and the one before it should the disk lose a block
 
@@ -37,7 +46,8 @@ CREATE TABLE IF NOT EXISTS rounds (
 class Release:
     """One durable round: the model that came out of it and who took part.
 
-    ``seconds`` of wall time; ``bytes_up`` and ``bytes_down`` of message content in all.
+    ``seconds`` of wall time; ``bytes_up`` and ``bytes_down`` of message content in all;
+    ``heads`` are the newest ledger heads that sites have signed, by site.
     """
 
     round: int
@@ -52,6 +62,7 @@ class Release:
     seconds: float = 0.0
     metrics: dict[str, float] = field(default_factory=dict[str, float])
     site_metrics: dict[str, dict[str, float]] = field(default_factory=dict[str, dict[str, float]])
+    heads: dict[str, str] = field(default_factory=dict[str, str])
 
     def __str__(self) -> str:
         parts = [f"round {self.round}", f"{len(self.sites)} sites"]
@@ -67,18 +78,29 @@ class Release:
 class Store:
     """Rounds, checkpoints and received updates of one run."""
 
-    def __init__(self, folder: Path, *, plan_digest: str, updates: Path) -> None:
-        """Open or create the store; raises ``OutputExists`` when it holds another plan's run."""
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        plan_digest: str,
+        updates: Path,
+        disk: Disk | None = None,
+        new_job: str | None = None,
+    ) -> None:
+        """Open or create the store; ``new_job`` names a run that begins here (default: at random).
+
+        Raises ``OutputExists`` when it holds another plan's run, and ``InvalidInput`` when its
+        database is damaged or its rounds do not follow from each other.
+        """
         self._folder, self._updates = folder, updates
-        folder.mkdir(parents=True, exist_ok=True)
-        updates.mkdir(parents=True, exist_ok=True)
-        remove_partials(folder)
-        remove_partials(updates)
-        self._db = sqlite3.connect(folder / "rounds.sqlite", check_same_thread=False)
-        self._db.execute("PRAGMA journal_mode=WAL")
-        self._db.execute("PRAGMA synchronous=FULL")
-        self._db.executescript(_SCHEMA)
-        known = self._get("plan")
+        self._disk = disk or LocalDisk()
+        self._disk.prepare(folder)
+        self._disk.prepare(updates)
+        with _readable():
+            self._db = self._disk.database(folder / "rounds.sqlite")
+            self._db.executescript(_SCHEMA)
+            known = self._get("plan")
+            _check_chain(self.history())
         if known is not None and known != plan_digest:
             raise OutputExists(
                 "this folder holds the run of another plan",
@@ -86,7 +108,13 @@ class Store:
                 cure="resume with the same plan and flags, or choose another --out",
             )
         if known is None:
-            self._put(plan=plan_digest, job=uuid.uuid4().hex)
+            if not self._disk.is_empty(updates):
+                raise InvalidInput(
+                    "the database of this run's rounds is empty, but its updates are there",
+                    why="under a new job every site would be charged anew",
+                    cure="restore the run's folder from a backup",
+                )
+            self._put(plan=plan_digest, job=new_job or uuid.uuid4().hex)
 
     @property
     def job(self) -> str:
@@ -99,52 +127,75 @@ class Store:
         return [_release(json.loads(body)) for (body,) in rows]
 
     def latest(self) -> tuple[int, Vector, State] | None:
-        """Return (round, global vector, strategy state) of the newest durable round.
+        """Return (round, global vector, strategy state) of the newest checkpoint that is whole.
 
-        Raises ``InvalidInput`` when the checkpoint is not the one that was committed.
+        A damaged one is passed over: what ``after`` it names can be computed again. None before
+        the first, and when none is whole.
         """
-        row = self._db.execute(
-            "SELECT round, file_sha256 FROM rounds ORDER BY round DESC LIMIT 1"
-        ).fetchone()
-        if row is None:
-            return None
-        path = self._checkpoint(row[0])
-        raw = path.read_bytes() if path.is_file() else b""
-        if sha256_hex(raw) != row[1]:
+        rows = self._db.execute(
+            "SELECT round, file_sha256 FROM rounds ORDER BY round DESC LIMIT ?", (_KEPT,)
+        ).fetchall()
+        for number, file_sha256 in rows:
+            raw = self._disk.read(self._checkpoint(number))
+            if raw is not None and sha256_hex(raw) == file_sha256:
+                tensors = load(raw)
+                vector = tensors.pop("vector").astype(np.float32, copy=False)
+                return int(number), vector, {name[6:]: value for name, value in tensors.items()}
+            logger.error("the checkpoint of round %d is damaged or gone", number)
+        return None
+
+    def after(self, round: int) -> list[Release]:
+        """Return the durable rounds that came after ``round``, oldest first."""
+        return [release for release in self.history() if release.round > round]
+
+    def mend(self, release: Release, vector: Vector, state: State) -> None:
+        """Write a lost checkpoint again; raises ``InvalidInput`` unless it is the same model."""
+        if sha256_hex(vector.astype("<f4", copy=False).tobytes()) != release.model_sha256:
             raise InvalidInput(
-                f"the checkpoint of round {row[0]} is damaged",
-                why="its digest is not the one that was committed",
+                f"the checkpoint of round {release.round} is damaged",
+                why="what its round gives now is not the model that was committed",
                 cure="restore the run's folder from a backup",
             )
-        tensors = load(raw)
-        vector = tensors.pop("vector").astype(np.float32, copy=False)
-        return int(row[0]), vector, {name[6:]: value for name, value in tensors.items()}
+        raw = _pack(vector, state)
+        self._disk.write(self._checkpoint(release.round), raw)
+        with self._db:
+            self._db.execute(
+                "UPDATE rounds SET file_sha256 = ? WHERE round = ?",
+                (sha256_hex(raw), release.round),
+            )
+        self._disk.remove(self._checkpoint(release.round - _KEPT))
 
     def commit(self, release: Release, vector: Vector, state: State) -> None:
         """Make a round durable: checkpoint file first, then its row."""
-        tensors: dict[str, Any] = {"vector": vector}
-        tensors |= {f"state.{name}": np.asarray(value) for name, value in state.items()}
-        raw = save(tensors)
-        write_atomic(self._checkpoint(release.round), raw)
+        raw = _pack(vector, state)
+        self._disk.write(self._checkpoint(release.round), raw)
         with self._db:
             self._db.execute(
                 "INSERT INTO rounds VALUES (?, ?, ?)",
                 (release.round, sha256_hex(raw), canonical_bytes(asdict(release)).decode()),
             )
-        self._checkpoint(release.round - _KEPT).unlink(missing_ok=True)
+        self._disk.remove(self._checkpoint(release.round - _KEPT))
 
     def keep_update(self, round: int, site: str, reply: Sealed) -> None:
         """Write an admitted reply to disk, where it waits for its turn and for the auditor."""
-        folder = self._updates / f"round-{round:06d}"
-        folder.mkdir(exist_ok=True)
-        (folder / f"{site}.header").write_bytes(
-            reply.header + b"\n" + reply.signature.hex().encode()
-        )
-        (folder / f"{site}.payload").write_bytes(reply.payload)
+        header, payload = self._kept(round, site)
+        self._disk.write(payload, reply.payload)
+        self._disk.write(header, reply.header, b"\n", reply.signature.hex().encode())
+
+    def kept_update(self, round: int, site: str) -> Sealed | None:
+        """Return an update that was kept before, as it was signed, or None without a whole one."""
+        header, payload = (self._disk.read(path) for path in self._kept(round, site))
+        if header is None or payload is None:
+            return None
+        text, _, signature = header.rpartition(b"\n")
+        try:
+            return Sealed(header=text, signature=bytes.fromhex(signature.decode()), payload=payload)
+        except ValueError:
+            return None
 
     def kept_payload(self, round: int, site: str) -> bytes:
-        """Return the payload of an update that was kept before."""
-        return (self._updates / f"round-{round:06d}" / f"{site}.payload").read_bytes()
+        """Return the payload of an update that was kept before; empty where it is gone."""
+        return self._disk.read(self._kept(round, site)[1]) or b""
 
     def close(self) -> None:
         """Close the database."""
@@ -153,6 +204,10 @@ class Store:
     def _checkpoint(self, round: int) -> Path:
         return self._folder / f"round-{round:06d}.safetensors"
 
+    def _kept(self, round: int, site: str) -> tuple[Path, Path]:
+        folder = self._updates / f"round-{round:06d}"
+        return folder / f"{site}.header", folder / f"{site}.payload"
+
     def _get(self, key: str) -> str | None:
         row = self._db.execute("SELECT value FROM run WHERE key = ?", (key,)).fetchone()
         return None if row is None else str(row[0])
@@ -160,6 +215,38 @@ class Store:
     def _put(self, **values: str) -> None:
         with self._db:
             self._db.executemany("INSERT INTO run VALUES (?, ?)", values.items())
+
+
+def _pack(vector: Vector, state: State) -> bytes:
+    tensors: dict[str, Any] = {"vector": vector}
+    return save(tensors | {f"state.{name}": np.asarray(value) for name, value in state.items()})
+
+
+def _check_chain(history: list[Release]) -> None:
+    """Raise ``InvalidInput`` unless each round follows from the one before it."""
+    for number, release in enumerate(history):
+        follows = number == 0 or release.prev_sha256 == history[number - 1].model_sha256
+        if release.round != number + 1 or not follows:
+            raise InvalidInput(
+                f"the rounds of this run do not follow from each other at round {number + 1}",
+                why="its database was changed or damaged",
+                cure="restore the run's folder from a backup",
+            )
+
+
+@contextmanager
+def _readable() -> Generator[None]:
+    """Turn what SQLite says of a damaged file into one clear error; a full disk is none."""
+    try:
+        yield
+    except sqlite3.OperationalError:
+        raise
+    except (sqlite3.DatabaseError, ValueError, KeyError, TypeError) as error:
+        raise InvalidInput(
+            "the database of this run's rounds is damaged",
+            why=type(error).__name__,
+            cure="restore the run's folder from a backup",
+        ) from error
 
 
 def _release(values: dict[str, Any]) -> Release:

@@ -13,10 +13,10 @@ from torch import nn
 
 from ..client.evidence import Evidence
 from ..client.policy import Policy
+from ..client.reach import round_reach
 from ..client.site import Identity, Site
 from ..client.spool import Spool
 from ..client.train import Trainer
-from ..core.codec import codec
 from ..core.digest import sha256_hex
 from ..core.errors import InvalidInput
 from ..core.layout import Layout, Vector
@@ -27,14 +27,12 @@ from ..data.datasets import load
 from ..data.public import PublicSet
 from ..data.site_data import SiteData
 from ..data.split import dirichlet, holdout, iid
-from ..privacy.bounds import update_norm_bound
 from ..privacy.derive import mechanism, noise_multiplier
 from ..privacy.fingerprint import Register
 from ..privacy.ledger import Ledger
 from ..privacy.ledger_files import open_for_records
 from ..privacy.noise import SeededNoise
 from ..server.admission import Member
-from ..strategies.catalog import step_bound
 
 KEYS = Path("keys") / "private"
 GLOBAL_TEST_SHARE = 0.2
@@ -152,7 +150,7 @@ def assemble(
         ref.name: mechanism(plan, ref, noise_multiplier=sigma, trainable_digest=layout.digest)
         for ref in plan.sites
     }
-    reach = math.inf if own_strategy else _round_reach(plan, specs, layout)
+    reach = math.inf if own_strategy else round_reach(plan, specs, size=layout.size)
     sites = tuple(
         _site(
             plan,
@@ -252,20 +250,6 @@ def _member(ref: SiteRef, site: Site) -> Member:
         public_records=ref.public_records,
         weight=ref.fold_weight,
     )
-
-
-def _round_reach(plan: Plan, specs: Mapping[str, MechanismSpec], layout: Layout) -> float:
-    """Return how far one round can move the model, whichever sites answer and admission lets in."""
-    largest = (1 + codec(plan.codec.name).relative_error) * max(
-        update_norm_bound(
-            specs[ref.name],
-            size=layout.size,
-            public_records=ref.public_records,
-            learning_rate=plan.rounds.local_learning_rate,
-        )
-        for ref in plan.sites
-    )
-    return step_bound(plan, update_norm=largest, size=layout.size)
 
 
 def simulation_seed(plan: Plan) -> int:

@@ -26,6 +26,15 @@ class Listener:
     ) -> None:
         """Hear what will run, and which rounds are already durable."""
 
+    def invited(self, round: int, site: str) -> None:
+        """Hear that a site was asked to train (a federation of processes alone)."""
+
+    def site_state(self, site: str, state: str) -> None:
+        """Hear that a site has come (``waiting``) or is not connected (``absent``)."""
+
+    def note(self, text: str) -> None:
+        """Hear what happens around the rounds, in words."""
+
     def answered(self, round: int, site: str, code: str) -> None:
         """Hear that a site's reply was admitted (``ok``) or refused (a reason code)."""
 

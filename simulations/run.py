@@ -128,7 +128,7 @@ def simulate(
     with (
         workspace(folder, plan, identity=identity, resume=resume),
         logging_to(folder),
-        _disk_errors_can_be_resumed(folder),
+        resumable_disk(folder),
     ):
         if not (resume and is_finished(folder)):
             with ResourceMeter() as meter:
@@ -143,7 +143,7 @@ def simulate(
 
 
 @contextmanager
-def _disk_errors_can_be_resumed(folder: Path) -> Generator[None]:
+def resumable_disk(folder: Path) -> Generator[None]:
     """Turn a full or failing disk into a stop that loses nothing: every finished round is kept."""
     try:
         yield

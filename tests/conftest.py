@@ -174,8 +174,9 @@ class Lab:
     def drive(self, grid: Any, **changes: Any) -> "Drive":
         """Return the drive of this consortium's task on any Grid."""
         from collegium.server.drive import Drive
+        from collegium.server.grid_post import GridPost
 
-        return Drive(grid, self.task(**changes))
+        return Drive(GridPost(grid), self.task(**changes))
 
     def reserves(self, site: str) -> int:
         """Return how many reserves stand in a site's ledger."""

@@ -19,11 +19,6 @@ VERBS = [name for section in verbs.SECTIONS.values() for name in section]
 UNBUILT = [
     "up plan.toml --out x --seeds 3",
     "consortium enroll",
-    "site enroll --name north",
-    "site start site.toml",
-    "site preflight site.toml",
-    "site status site.toml",
-    "site approve site.toml",
     "provision plan.toml requests --out kits --lab",
     "coordinator start",
     "coordinator run plan.toml --supervise",

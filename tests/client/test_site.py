@@ -141,10 +141,16 @@ def test_another_base_for_the_same_attempt_is_refused(make_counter: Make) -> Non
 def test_a_reserve_without_a_reply_pays_for_that_base_alone(make_counter: Make) -> None:
     """Killed between reserve and spool: the same base trains again at no charge, another not."""
     counter = make_counter()
-    train, counter.site._trainer.train = counter.site._trainer.train, _fail
-    assert counter.code(counter.site.train(counter.ask(round=2, base=counter.base(0.01)))) == (
-        "internal"
-    )
+
+    class Killed(BaseException):
+        pass
+
+    def die(*_: object, **__: object) -> None:
+        raise Killed
+
+    train, counter.site._trainer.train = counter.site._trainer.train, die
+    with pytest.raises(Killed):
+        counter.site.train(counter.ask(round=2, base=counter.base(0.01)))
     counter.site._trainer.train = train
     other = counter.ask(round=2, base=counter.base(0.02))
     assert counter.code(counter.site.train(other)) == "internal"

@@ -89,6 +89,14 @@ def test_the_file_of_the_schema_is_read(tmp_path: Path) -> None:
         ('metrics = ["accuracy", "auc"]', 'metrics = ["acuracy"]', "[policy] metrics 1"),
         ("/another/volume/", "ledger/", "[ledger] anchor"),
         ('device = "cuda:0"', 'device = "gpu"', "[hardware] device"),
+        ("[hardware]", "[federation]\nport = 1\n[hardware]", "[federation] port"),
+        ("[hardware]", "[federation]\nruntime_port = 0\n[hardware]", "[federation] runtime_port"),
+        (
+            "[hardware]",
+            "[federation]\nreply_grid_s = 0.0\n[hardware]",
+            "[federation] reply_grid_s",
+        ),
+        ("[hardware]", "[federation]\npoll_s = 0.0\n[hardware]", "[federation] poll_s"),
         ("[ledger]", "[legder]", "[legder]"),
         ("[data]", "[[data]]", "[data]"),
     ],
@@ -99,6 +107,16 @@ def test_each_fault_is_named_by_its_key(tmp_path: Path, old: str, new: str, wher
         load(tmp_path, GOOD.replace(old, new))
     assert [problem.where for problem in caught.value.problems] == [where]
     assert caught.value.exit_code == 65
+
+
+def test_where_kit_keys_and_state_lie(tmp_path: Path) -> None:
+    site = load(tmp_path, GOOD)
+    assert (site.federation.runtime_port, site.federation.poll_s) == (9094, 1.0)
+    assert (site.kit_path, site.keys_path) == (tmp_path, tmp_path / "keys")
+    own = '[federation]\nkit = "kit"\nkeys = "/secret"\nstate = "s"\nreply_grid_s = 0.25\n'
+    site = load(tmp_path, GOOD + own)
+    assert (site.kit_path, site.keys_path) == (tmp_path / "kit", Path("/secret"))
+    assert site.state_path == tmp_path / "s" and site.federation.reply_grid_s == 0.25
 
 
 def test_a_real_site_trusts_somebody_by_name(tmp_path: Path) -> None:

@@ -169,9 +169,9 @@ def test_the_first_answer_stands_on_disk_too(make_lab: Any, make_plan: MakePlan)
 
     with LocalGrid([two_faced, make_app(lab.sites["s1"])]) as grid:
         drive = lab.drive(grid)
-        while len(drive._nodes) < 2:
+        while not drive.roll.is_complete:
             drive._meet()
-        invite = rounds.Invite(round=1, attempt=1, sites=("s0", "s1"), closes_at=time.time() + 60)
+        invite = rounds.Invite(round=1, attempt=1, sites=("s0", "s1"), closes_at=time.monotonic() + 60)
         drive._execute((invite, invite))
         state = rounds.start(
             rounds.Rules(roster=("s0", "s1"), rounds=1, quorum=1.0, deadline_s=60.0),
@@ -229,7 +229,7 @@ def test_waiting_for_an_absent_site_costs_no_cpu(make_lab: Any, make_plan: MakeP
 def test_a_site_whose_first_hello_failed_is_asked_again(
     make_lab: Any, make_plan: MakePlan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("collegium.server.drive._ASK_AGAIN_S", 0.05)
+    monkeypatch.setattr("collegium.server.roll._ASK_AGAIN_S", 0.05)
     lab = make_lab(make_plan(2, rounds=1))
     failures = [True, True]
 

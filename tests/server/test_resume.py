@@ -13,7 +13,7 @@ from flwr.app import Context, Error, Message
 from collegium.client import spool
 from collegium.core import files
 from collegium.privacy.ledger import Ledger
-from collegium.server import store
+from collegium.server import disk, store
 
 MakePlan = Callable[..., Any]
 
@@ -44,7 +44,7 @@ def killed_at(number: int) -> Iterator[list[str]]:
         return write
 
     after = number % 2 == 0  # half of them before the bytes are there, half after
-    patch.setattr(store, "write_atomic", wrap("checkpoint", files.write_atomic, after=after))
+    patch.setattr(disk, "write_atomic", wrap("store", files.write_atomic, after=after))
     patch.setattr(spool, "write_atomic", wrap("spool", files.write_atomic, after=after))
     patch.setattr(Ledger, "_append", wrap("ledger", Ledger._append, after=after))
     patch.setattr(store.Store, "keep_update", wrap("update", store.Store.keep_update, after=after))
@@ -69,12 +69,12 @@ def run_until_killed(lab: Any, number: int) -> int:
 
         return dying
 
-    def heard(*_: object) -> None:
+    def heard(*_: object, **__: object) -> None:
         if dead:
             raise Killed
 
     with killed_at(number) as seen, suppress(Killed):
-        lab.run(wrap, workers=1, on_answer=heard)
+        lab.run(wrap, workers=1, on_answer=heard, on_event=heard)
     return len(seen)
 
 
@@ -105,8 +105,9 @@ def test_die_at_every_write(make_lab: Any, make_plan: MakePlan) -> None:
         assert epsilons(final) == spent
         assert final.reserves("s0") == final.reserves("s1") == 2
         final.close()
-    # 2 rounds x (2 sites x (witness, reserve, spool, commit, update) + commit and checkpoint)
-    assert writes == 24
+    # 2 rounds x (2 sites x (witness, reserve, spool, commit, update and its 2 files)
+    # + commit and checkpoint)
+    assert writes == 32
 
 
 @pytest.mark.parametrize("name", ["reserve", "commit"])

@@ -340,3 +340,87 @@ def test_thousands_of_sites_cost_no_more_than_their_number() -> None:
     state, _ = play(state, *(seen(site) for site in roster))
     _, actions = play(state, *(answer(site) for site in roster))
     assert sum(isinstance(action, r.Fold) for action in actions) == 2000
+
+
+def lost(site: str, *, round: int = 1, now: float = 2.0) -> r.Lost:
+    return r.Lost(site=site, round=round, now=now)
+
+
+def test_a_lost_answer_is_asked_for_again_after_a_growing_pause() -> None:
+    state, actions = play(opened(deadline_s=100.0), lost("b", now=2.0), later(2.9))
+    assert actions == []
+    again = r.Invite(round=1, attempt=1, sites=("b",), closes_at=101.0)
+    state, actions = play(state, later(3.0))
+    assert actions == [again]
+    state, actions = play(state, later(3.1))
+    assert actions == []  # once for each loss
+    state, actions = play(state, lost("b", now=4.0), later(5.9))
+    assert actions == []
+    state, actions = play(state, later(6.0))
+    assert actions == [again]
+    for _ in range(2000):
+        state, _ = play(state, lost("b", now=10.0))
+    assert play(state, later(39.9))[1] == []
+    assert play(state, later(40.0))[1] == [again]  # never more than half a minute
+
+
+def test_what_is_lost_does_not_matter_once_a_site_has_answered() -> None:
+    state, _ = play(opened(), lost("b"), answer("b"))
+    assert play(state, later(9.0))[1] == []
+    state, _ = play(state, lost("b"), lost("x"), lost("a", round=2))
+    assert play(state, later(9.0))[1] == []
+
+
+def test_the_deadline_holds_whatever_is_lost() -> None:
+    state, _ = play(opened(quorum=0.6), answer("a"), answer("b"), lost("c", now=10.9))
+    state, actions = play(state, later(11.0))
+    assert actions[-1] == r.Close(round=1, admitted=("a", "b"), refused=(), late=("c",))
+    state, actions = play(state, r.Committed(now=11.5), later(12.0))
+    assert actions == [r.Invite(round=2, attempt=1, sites=ROSTER, closes_at=21.5)]
+
+
+def test_a_site_that_comes_back_is_invited_again() -> None:
+    gone = r.SiteGone(site="b", now=3.0)
+    state, actions = play(opened(), lost("b", now=2.5), gone, later(9.0))
+    assert actions == []  # nobody to ask
+    state, actions = play(state, seen("b", 9.5))
+    assert actions == [r.Invite(round=1, attempt=1, sites=("b",), closes_at=11.0)]
+    state, _ = play(state, answer("b"), r.SiteGone(site="b", now=9.8))
+    assert play(state, seen("b", 9.9))[1] == []  # its answer is there
+
+
+def test_a_site_that_goes_while_all_gather_is_waited_for() -> None:
+    state, _ = r.start(rules(), committed=0, now=0.0)
+    state, actions = play(state, seen("a"), seen("b"), r.SiteGone(site="a", now=2.0), seen("c"))
+    assert actions == []
+    state, actions = play(state, seen("a", 3.0))
+    assert actions == [r.Invite(round=1, attempt=1, sites=ROSTER, closes_at=13.0)]
+
+
+def second_round() -> r.State:
+    """The same, with round 2 open."""
+    state, _ = play(opened(), *(answer(site) for site in ROSTER), r.Committed(now=3.0))
+    return state
+
+
+def test_most_sites_having_gone_on_from_another_model_stops_the_run() -> None:
+    answers = [answer("a", "base", round=2), answer("b", "base", round=2), answer("c", round=2)]
+    _, actions = play(second_round(), *answers)
+    (stop,) = actions[-1:]
+    assert isinstance(stop, r.Stop)
+    assert stop.code == "older"
+    assert "a, b" in stop.reason
+
+
+def test_one_site_cannot_stop_the_run_by_such_a_claim() -> None:
+    answers = [answer("a", "base", round=2), answer("b", round=2), answer("c", round=2)]
+    _, actions = play(second_round(), *answers)
+    close = r.Close(round=2, admitted=("b", "c"), refused=(("a", "base"),), late=())
+    assert actions[-1] == close
+
+
+def test_another_open_model_is_no_older_copy() -> None:
+    _, actions = play(opened(), *(answer(site, "base") for site in ROSTER))
+    (stop,) = actions
+    assert isinstance(stop, r.Stop)
+    assert stop.code == "no-updates"

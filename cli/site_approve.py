@@ -1,0 +1,161 @@
+"""``collegium site approve``: the site's written word, taken back, and its keys renewed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ..core.errors import InvalidInput, UsageError
+from .site_lines import PATH, load_site
+from .verbs import example
+
+if TYPE_CHECKING:
+    from ..client.control import ControlClient
+    from ..core.site_file import SiteFile
+
+
+@click.command(
+    "approve",
+    epilog=example(
+        "site approve site.toml",
+        "site approve site.toml --withdraw",
+        "site approve site.toml --cancel JOB",
+        "site approve site.toml --rotate-keys",
+    ),
+)
+@PATH
+@click.option("--withdraw", is_flag=True, help="Take the approval back, at once.")
+@click.option("--cancel", metavar="JOB", help="Stop one job of the running site for good.")
+@click.option("--rotate-keys", is_flag=True, help="Make a new signing key; the old one is kept.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def command(
+    path: Path, withdraw: bool, cancel: str | None, rotate_keys: bool, as_json: bool
+) -> None:
+    """Write that this plan may train on these records, signed with the site's key.
+
+    It names the digests of plan, roster and SITE.toml, this version, and the records' keyed
+    fingerprint. When any of them changes the site does not start (77) before a new approval.
+    """
+    if withdraw + bool(cancel) + rotate_keys > 1:
+        raise UsageError("--withdraw, --cancel and --rotate-keys are three things", cure="one each")
+    file = load_site(path)
+    if withdraw:
+        said = _withdraw(file)
+    elif cancel:
+        said = _cancel(file, cancel)
+    elif rotate_keys:
+        said = _rotate(file)
+    else:
+        said = _approve(file)
+    if as_json:
+        click.echo(json.dumps(said, ensure_ascii=False))
+        return
+    for name, value in said.items():
+        click.echo(f"{name:<14} {value}")
+
+
+def _approve(file: SiteFile) -> dict[str, str]:
+    """Approve what lies here; a running site is asked, so that it goes on."""
+    from ..client.approval import FILE
+
+    if client := _running(file):
+        client.approve()
+        client.close()
+        return {"approved": "what the running site has loaded"}
+    from ..client.approval import approval_of, write_approval
+    from ..client.kit import load_kit
+    from ..client.words import mechanisms, policy_of, read_records, require_policy, seeded_noise
+    from ..core.enroll import SIGNING_KEY
+    from ..core.signing import load_private
+    from ..data.checks import check
+
+    kit = load_kit(file)
+    seeded = seeded_noise(file, kit)
+    spec = mechanisms(kit.plan, trainable_digest="")[file.site.name]
+    policy = policy_of(file, private=kit.plan.privacy.enabled or not seeded)
+    require_policy(policy, kit.plan, spec)
+    data = read_records(file, kit.plan)
+    bound = kit.plan.site(file.site.name).public_records
+    classes = len(kit.plan.model.classes)
+    if problems := check(data, classes=classes, public_records=bound, unit=spec.unit):
+        raise InvalidInput(f"the records of site '{file.site.name}'", problems)
+    approval = approval_of(file, kit, data)
+    write_approval(file, approval, load_private(file.keys_path / SIGNING_KEY))
+    return {
+        "approved": str(file.state_path / FILE),
+        "plan": approval.plan_sha256,
+        "roster": approval.roster_sha256,
+        "site.toml": approval.words_sha256,
+        "records": f"{approval.records} (keyed: it tells nobody else anything)",
+        "version": approval.version,
+    }
+
+
+def _withdraw(file: SiteFile) -> dict[str, str]:
+    from ..client import approval
+
+    if client := _running(file):
+        client.withdraw()
+        client.close()
+        return {"withdrawn": "the running site answers no further question"}
+    there = approval.withdraw(file)
+    return {"withdrawn": "the site will not start" if there else "there was no approval"}
+
+
+def _cancel(file: SiteFile, job: str) -> dict[str, str]:
+    from ..client.control import SOCKET, ControlClient
+
+    client = ControlClient(file.state_path / SOCKET)
+    client.cancel(job)
+    client.close()
+    return {"cancelled": job}
+
+
+def _rotate(file: SiteFile) -> dict[str, str]:
+    if client := _running(file):
+        new = client.rotate()
+        client.close()
+    else:
+        new = _rotate_at_rest(file)
+    return {
+        "new key": new,
+        "old key": f"{file.keys_path / 'signing.pem.old'} (keep it: it signed the ledger so far)",
+        "next": "`collegium site enroll` with the same --out writes a new request; send it to the "
+        "coordinator, who makes a new roster and kit; then approve again",
+    }
+
+
+def _rotate_at_rest(file: SiteFile) -> str:
+    from ..client.approval import withdraw
+    from ..client.rotation import complete_rotation, rotate_key
+    from ..client.words import anchor_of
+    from ..core.enroll import SIGNING_KEY
+    from ..core.signing import load_private
+    from ..privacy.ledger import Ledger
+
+    complete_rotation(file.keys_path, file.ledger_path)
+    ledger = Ledger(
+        file.ledger_path,
+        file.data.asset,
+        file.policy.budget,
+        load_private(file.keys_path / SIGNING_KEY),
+        anchor=anchor_of(file),
+    )
+    try:
+        new = rotate_key(ledger, file.keys_path)
+    finally:
+        ledger.close()
+    withdraw(file)
+    return new
+
+
+def _running(file: SiteFile) -> ControlClient | None:
+    """Return the way to the running site, None when none runs."""
+    from ..client.control import SOCKET, ControlClient
+    from ..client.sockets import answers
+
+    path = file.state_path / SOCKET
+    return ControlClient(path) if answers(path) else None

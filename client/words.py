@@ -1,0 +1,139 @@
+"""What a site's own file says, as policy, mechanisms, records and ledger; imports no torch."""
+
+from __future__ import annotations
+
+import math
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from ..core.errors import InvalidInput, Problem, Refused
+from ..core.mechanism import MechanismSpec
+from ..core.plan import Plan
+from ..core.site_file import SiteFile
+from ..data.readers import read_site_data
+from ..data.site_data import Records, SiteData
+from ..models import registry
+from ..privacy.derive import mechanism, noise_multiplier
+from ..privacy.fingerprint import Register
+from ..privacy.ledger import Ledger
+from ..privacy.ledger_files import open_for_records
+from .policy import Policy
+
+if TYPE_CHECKING:
+    from .kit import Kit
+
+REGISTER = "records.sqlite"
+
+
+def own_version() -> str:
+    """Return the version of collegium that is installed, '' in a checkout that never was."""
+    try:
+        return version("collegium")
+    except PackageNotFoundError:
+        return ""
+
+
+def seeded_noise(file: SiteFile, kit: Kit) -> bool:
+    """Return whether this site's noise is seeded: then there is no guarantee, and all say so.
+
+    Raises ``Refused`` unless the site's own mode and the roster agree on it.
+    """
+    simulated = file.site.mode == "simulation"
+    if simulated != kit.roster.lab:
+        raise Refused(
+            "seeded noise needs both a site in simulation mode and a lab roster",
+            why=f"[site] mode is '{file.site.mode}', the roster is "
+            + ("a lab's" if kit.roster.lab else "a real one"),
+            cure="use a lab kit with mode = 'simulation', or a real kit with mode = 'real'",
+        )
+    return simulated
+
+
+def mechanisms(plan: Plan, *, trainable_digest: str) -> dict[str, MechanismSpec]:
+    """Return what each site of the plan executes in a round; imports no torch."""
+    sigma = noise_multiplier(plan)
+    return {
+        ref.name: mechanism(plan, ref, noise_multiplier=sigma, trainable_digest=trainable_digest)
+        for ref in plan.sites
+    }
+
+
+def require_policy(policy: Policy, plan: Plan, spec: MechanismSpec) -> None:
+    """Raise ``Refused`` with every rule of the site that the plan breaks."""
+    found = policy.objections(plan, spec)
+    if found:
+        raise Refused(
+            "the plan is outside this site's policy",
+            why="; ".join(f"{verdict.code}: {verdict.reason}" for verdict in found),
+            cure="agree on another plan, or change [policy] in site.toml",
+        )
+
+
+def policy_of(file: SiteFile, *, private: bool = True) -> Policy:
+    """Return the policy that site.toml spells out; ``private`` False under a lab roster alone."""
+    words = file.policy
+    return Policy(
+        budget=words.budget,
+        max_steps=words.max_steps,
+        max_sampling_rate=words.max_sampling_rate,
+        max_clip_norm=words.max_clip_norm,
+        models=words.models,
+        plans=words.plans,
+        min_sites=words.min_sites,
+        metrics=words.metrics,
+        public_test=words.public_test,
+        private=private,
+    )
+
+
+def read_records(file: SiteFile, plan: Plan) -> SiteData:
+    """Return the site's records in the model's shape; raises ``InvalidInput`` for another one."""
+    data = read_site_data(file, plan)
+    shape = registry.card(plan.model.name).input_shape or (len(plan.model.bounds),)
+    return SiteData(
+        asset=data.asset,
+        train_x=_shaped(data.train_x, shape, file),
+        train_y=data.train_y,
+        test_x=_shaped(data.test_x, shape, file),
+        test_y=data.test_y,
+        train_units=data.train_units,
+        test_units=data.test_units,
+    )
+
+
+def open_ledger(file: SiteFile, policy: Policy, key: Ed25519PrivateKey, data: SiteData) -> Ledger:
+    """Open the asset's ledger for these records, with the site's register and anchor."""
+    return open_for_records(
+        file.ledger_path,
+        file.data.asset,
+        policy.budget,
+        key,
+        register=Register(file.state_path / REGISTER),
+        x=np.concatenate([data.train_x, data.test_x]),
+        y=np.concatenate([data.train_y, data.test_y]),
+        anchor=anchor_of(file),
+    )
+
+
+def anchor_of(file: SiteFile) -> Path:
+    """Return where the ledger's anchor lies; without a volume of its own, in the state folder."""
+    return file.anchor_path or file.state_path / "ledger.anchor"
+
+
+def _shaped(x: Records, shape: tuple[int, ...], file: SiteFile) -> Records:
+    """Return (n, *shape): a table's row of pixels becomes an image, nothing else is bent."""
+    if x.shape[1:] == shape:
+        return x
+    if x.ndim == 2 and x.shape[1] == math.prod(shape):
+        return x.reshape(len(x), *shape)
+    problem = Problem(
+        where=f"[data] path {file.data_path.name}",
+        what=f"a record has the shape {x.shape[1:]}, the plan's model reads {shape}",
+        why="every site trains the same model on records of one shape",
+        cure="export the records in the model's shape",
+    )
+    raise InvalidInput(f"the records of site '{file.site.name}'", [problem])

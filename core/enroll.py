@@ -1,0 +1,97 @@
+"""Make keys where they are used, and the request that carries their public halves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from .errors import OutputExists
+from .files import write_atomic
+from .public_keys import load_ssh_private, require_private, ssh_text
+from .requests import SUFFIX, member_request, site_request
+from .signing import fingerprint, generate_key, load_or_create
+
+MEMBER_KEY = "member.pem"
+SIGNING_KEY = "signing.pem"
+SUPERNODE_KEY = "supernode.key"
+SUPERNODE_PUBLIC = "supernode.pub"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Enrolled:
+    """Where the keys and the request are; ``fingerprint`` is what is told by telephone."""
+
+    request: Path
+    private: tuple[Path, ...]
+    fingerprint: str
+
+
+def enroll_member(name: str, institution: str, folder: Path) -> Enrolled:
+    """Write a member's key (0600) and its request; a key that is there is kept.
+
+    Raises ``OutputExists`` when the request is there already, ``InvalidInput`` for a name that
+    is none, ``Refused`` for a key that others can read.
+    """
+    request, key_path = _new_request(name, institution, folder), folder / MEMBER_KEY
+    key = load_or_create(key_path)
+    require_private(key_path)
+    write_atomic(request, member_request(name, institution, key))
+    return Enrolled(request=request, private=(key_path,), fingerprint=fingerprint(key.public_key()))
+
+
+def enroll_site(name: str, institution: str, folder: Path) -> Enrolled:
+    """Write a site's two keys (0600) and its request; keys that are there are kept.
+
+    Raises ``OutputExists`` when the request is there already, ``InvalidInput`` for a name that
+    is none, ``Refused`` for a key that others can read.
+    """
+    request = _new_request(name, institution, folder)
+    key, supernode = ensure_site_keys(folder)
+    write_atomic(request, site_request(name, institution, key, supernode))
+    return Enrolled(
+        request=request,
+        private=(folder / SIGNING_KEY, folder / SUPERNODE_KEY),
+        fingerprint=fingerprint(key.public_key()),
+    )
+
+
+def ensure_site_keys(folder: Path) -> tuple[Ed25519PrivateKey, ec.EllipticCurvePrivateKey]:
+    """Return a site's two keys, made in ``folder`` (0600) where there are none yet.
+
+    Raises ``InvalidInput`` for files that are no such keys, ``Refused`` for open ones.
+    """
+    key_path, supernode_path = folder / SIGNING_KEY, folder / SUPERNODE_KEY
+    key = load_or_create(key_path)
+    if not supernode_path.exists():
+        write_atomic(supernode_path, _openssh(ec.generate_private_key(ec.SECP384R1())), mode=0o600)
+    for path in (key_path, supernode_path):
+        require_private(path)
+    supernode = load_ssh_private(supernode_path)
+    write_atomic(folder / SUPERNODE_PUBLIC, f"{ssh_text(supernode.public_key())}\n".encode())
+    return key, supernode
+
+
+def _new_request(name: str, institution: str, folder: Path) -> Path:
+    """Return where the request will be; the words are checked before any key is made."""
+    member_request(name, institution, generate_key())
+    path = folder / f"{name}{SUFFIX}"
+    if path.exists():
+        raise OutputExists(
+            f"{path} exists already",
+            why="its keys may be on a roster, so enroll neither changes nor repeats them",
+            cure="send that file, or name another folder to make new keys",
+        )
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return path
+
+
+def _openssh(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.OpenSSH,
+        serialization.NoEncryption(),
+    )

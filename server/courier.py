@@ -1,0 +1,109 @@
+"""What the coordinator sends: invitations, signed, with its own deadline told in wall time."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+
+from ..core.digest import sha256_hex
+from ..core.layout import Vector
+from ..core.messages import Invitation, Report, Sealed
+from .post import Answer, Lost, Post, PostDown
+from .roll import Roll
+from .task import Task
+
+logger = logging.getLogger(__name__)
+
+_PAUSE_S = 0.005  # least pause of a look that found nothing, even where the post itself waits
+_ASK_AGAIN_S = 5.0  # before a site whose report was lost is asked for it once more
+
+
+def digest_of_vector(vector: Vector) -> str:
+    """Return the digest by which a model (d,) is known in messages and in the store."""
+    return sha256_hex(vector.astype("<f4", copy=False).tobytes())
+
+
+class Courier:
+    """Makes, sends and fetches messages; a post that is down is no error, only a later try."""
+
+    def __init__(self, task: Task, post: Post, roll: Roll) -> None:
+        self._task, self._post, self._roll, self._clock = task, post, roll, task.clock
+        self._plan_digest, self._layout_digest = task.plan.digest, task.layout.digest
+
+    def invitation(
+        self, site: str, *, round: int, attempt: int, base: str, until: float, look: bool = False
+    ) -> Invitation:
+        """Return the question; ``until`` is by our own clock, the site is told wall time."""
+        return Invitation(
+            job=self._task.store.job,
+            site=site,
+            plan=self._plan_digest,
+            round=round,
+            attempt=attempt,
+            base_sha256=base,
+            layout=self._layout_digest,
+            deadline=self.wall(until),
+            nonce=self._task.nonce(),
+            site_ledger_head=self._roll.heads.get(site, ""),
+            evaluate=look,
+        )
+
+    def wall(self, until: float) -> float:
+        """Return the wall time of a moment of our own clock, by what the wall clock says now."""
+        return self._clock.now() + until - self._clock.monotonic()
+
+    def share(self, payload: bytes) -> object:
+        """Return a payload made ready for many questions."""
+        return self._post.share(payload)
+
+    def push(self, sealed: Sealed, site: str, kind: str, shared: object | None) -> str | None:
+        """Return the message's id, or None when the post is down or the site's node has gone."""
+        node = self._roll.nodes.get(site)
+        try:
+            return None if node is None else self._post.send(node, kind, sealed, shared)
+        except PostDown:
+            logger.warning("the post is down: nothing was sent to %s", site)
+            return None
+
+    def pull(self, ids: Iterable[str]) -> Iterator[tuple[str, Answer]]:
+        """Yield the replies that are there, one at a time: each may be as large as the model."""
+        try:
+            yield from self._post.fetch(list(ids))
+        except PostDown:
+            logger.warning("the post is down: nothing was fetched")
+
+    def pause(self) -> None:
+        """Let some time pass after a look that found nothing."""
+        self._clock.sleep(max(self._task.poll_s, _PAUSE_S))
+
+    def reports(self, vector: Vector) -> dict[str, dict[str, float]]:
+        """Return what each site that has a node tells of ``vector`` (d,), until the deadline."""
+        clock = self._clock
+        until = clock.monotonic() + self._task.plan.rounds.deadline_s
+        base, digest = vector.astype("<f4").tobytes(), digest_of_vector(vector)
+        shared = self.share(base)
+        due: dict[str, float] = dict.fromkeys(self._roll.nodes, clock.monotonic())
+        pending: dict[str, str] = {}
+        found: dict[str, dict[str, float]] = {}
+        while (pending or due) and clock.monotonic() < until:
+            for site in [site for site, when in due.items() if when <= clock.monotonic()]:
+                asked = self.invitation(site, round=0, attempt=1, base=digest, until=until)
+                message = self.push(asked.seal(self._task.key, base), site, "evaluate", shared)
+                if message is None:
+                    due[site] = clock.monotonic() + _ASK_AGAIN_S
+                else:
+                    pending[message] = site
+                    del due[site]
+            heard = False
+            for message, answer in self.pull(pending):
+                site, heard = pending.pop(message, None), True
+                if site is None:
+                    continue
+                if isinstance(answer, Lost):
+                    due[site] = clock.monotonic() + _ASK_AGAIN_S
+                report = self._roll.opened(Report, site, answer)
+                if report is not None and report.model_sha256 == digest:
+                    found[site] = report.metrics
+            if not heard:
+                self.pause()
+        return found

@@ -1,0 +1,242 @@
+"""``collegium coordinator``: what a person types, in real processes."""
+
+import importlib.util
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from click.testing import CliRunner
+
+from collegium.cli.coordinator import group
+from collegium.cli.coordinator_view import Feed, status_lines
+from collegium.cli.main import run as collegium
+from collegium.cli.view import View
+
+_SPEC = importlib.util.spec_from_file_location(
+    "federation_fixtures", Path(__file__).parents[1] / "server" / "conftest.py"
+)
+assert _SPEC is not None and _SPEC.loader is not None
+_FIXTURES = importlib.util.module_from_spec(_SPEC)
+_SPEC.loader.exec_module(_FIXTURES)
+make_federation = _FIXTURES.make_federation
+live_sites = _FIXTURES.live_sites
+
+WORDS = [sys.executable, "-m", "collegium", "coordinator"]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_for(true: Callable[[], bool], within_s: float = 90.0) -> bool:
+    until = time.monotonic() + within_s
+    while not true() and time.monotonic() < until:
+        time.sleep(0.05)
+    return true()
+
+
+@contextmanager
+def started(lab: Any) -> Iterator[subprocess.Popen[str]]:
+    """``coordinator start`` as its own process, up; killed if the test leaves it."""
+    words = [*WORDS, "start", str(lab.home)]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert process.stdout is not None
+    try:
+        with process.stdout:
+            told: list[str] = []
+            while not any(line.startswith("Next:") for line in told):
+                line = process.stdout.readline()
+                assert line, "".join(told)
+                told.append(line)
+            assert "LAB ROSTER" in told[0]
+            yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def family(pid: int) -> list[psutil.Process]:
+    return psutil.Process(pid).children(recursive=True)
+
+
+def ask(*words: str) -> tuple[int, Any]:
+    done = subprocess.run([*WORDS, *words], capture_output=True, text=True, check=False)
+    return done.returncode, done
+
+
+# --- without processes --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("words", [[], ["start"], ["run"], ["status"]])
+def test_help_imports_neither_torch_nor_flower(words: list[str]) -> None:
+    code = (
+        "import sys\nfrom collegium.cli.main import run\n"
+        f"run(['coordinator', *{words!r}, '--help'])\n"
+        "assert not {'torch', 'flwr', 'matplotlib'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Usage: collegium coordinator" in done.stdout
+
+
+@pytest.mark.parametrize("word", ["start", "status"])
+def test_a_folder_that_was_not_provisioned_answers_66(
+    tmp_path: Path, word: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert collegium(["coordinator", word, str(tmp_path)]) == 66
+    assert "collegium provision" in capsys.readouterr().err
+
+
+def test_without_a_coordinator_a_run_answers_69_and_keeps_its_folder(
+    make_federation: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lab = make_federation()
+    words = ["coordinator", "run", str(lab.home), "--out", str(lab.run)]
+    assert collegium(words) == 69
+    assert "coordinator start" in capsys.readouterr().err
+    assert collegium(words) == 73
+    assert collegium([*words, "--resume"]) == 69
+    assert len(list((lab.state / "jobs").iterdir())) == 1, "one job, whatever was tried"
+
+
+def test_status_of_an_idle_coordinator(make_federation: Any) -> None:
+    lab = make_federation()
+    lab.prepare()
+    done = CliRunner().invoke(group, ["status", str(lab.home)])
+    assert done.exit_code == 0, done.output
+    assert "coordinator: not running" in done.output
+    assert "open, nothing at work, round 0 of 3 durable" in done.output
+
+
+def test_status_after_a_run_tells_each_sites_last_head(make_federation: Any) -> None:
+    lab = make_federation()
+    lab.drive()
+    lab.finish()
+    found = json.loads(CliRunner().invoke(group, ["status", str(lab.home), "--json"]).output)
+    assert found["jobs"][0]["state"] == "finished" and found["jobs"][0]["round"] == 3
+    assert {site["state"] for site in found["sites"]} == {"done"}
+    assert all(site["ledger_head"] for site in found["sites"])
+    assert len(list(status_lines(found))) >= 6
+
+
+class Heard(View):
+    """Remembers what the view was told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: list[tuple[Any, ...]] = []
+
+    def started(self, plan: Any, specs: Any, history: Any) -> None:
+        self.told.append(("started", len(history)))
+
+    def invited(self, round: int, site: str) -> None:
+        self.told.append(("invited", round, site))
+
+    def site_state(self, site: str, state: str) -> None:
+        self.told.append((site, state))
+
+    def answered(self, round: int, site: str, code: str) -> None:
+        self.told.append(("answered", round, site, code))
+
+    def round_done(self, release: Any) -> None:
+        self.told.append(("round", release.round))
+
+
+def test_the_feed_shows_every_round_once(make_federation: Any) -> None:
+    from collegium.server.events import all_events
+
+    lab = make_federation()
+    lab.drive()
+    events = all_events(lab.run)
+    view = Heard()
+    feed = Feed(lab.coordinator(), view, lab.run)
+    feed.begin("job")
+    for event in events:
+        feed.hear(event)
+    assert view.told[0] == ("started", 3)
+    assert not [told for told in view.told if told[0] == "round"], "durable before, shown before"
+    view = Heard()
+    feed = Feed(lab.coordinator(), view, lab.folder / "nowhere")
+    feed.begin("job")
+    for event in [*events, *events]:
+        feed.hear(event)
+    assert [told[1] for told in view.told if told[0] == "round"] == [1, 2, 3]
+    assert ("s0", "waiting") in view.told
+    assert ("invited", 1, "s0") in view.told
+    assert ("answered", 3, "s2", "ok") in view.told
+
+
+# --- in real processes --------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_coordinator_is_started_looked_at_used_interrupted_and_stopped(
+    make_federation: Any, make_plan: Any, live_sites: Any
+) -> None:
+    port = free_port()
+    lab = make_federation(make_plan(sites=2, rounds=4), address=f"127.0.0.1:{port}")
+    run = ["run", str(lab.home), "--out", str(lab.run)]
+    with started(lab) as process:
+        children = family(process.pid)
+        code, done = ask("status", str(lab.home), "--json")
+        status = json.loads(done.stdout)
+        assert status["coordinator"] == {"pid": process.pid, "port": port, "healthy": True}
+        assert {site["connection"] for site in status["sites"]} == {"registered"}
+        assert ask("start", str(lab.home))[0] == 73, "one per state folder"
+
+        with live_sites(lab, free_port(), slow="s1"):
+            first = subprocess.Popen([*WORDS, *run], stderr=subprocess.PIPE, text=True)
+            assert wait_for(lambda: '"kind": "round"' in _text(lab.run / "events.jsonl"))
+            first.send_signal(signal.SIGINT)
+            _, words = first.communicate(timeout=60)
+            assert first.returncode == 75
+            assert "--resume to go on" in words and str(lab.home) in words
+            assert ask(*run)[0] == 73
+            code, done = ask(*run, "--resume", "--json")
+            assert code == 0, done.stderr
+            values = json.loads(done.stdout)
+        assert [entry["round"] for entry in values["history"]] == [1, 2, 3, 4]
+        assert (lab.run / "report.html").is_file() and (lab.run / "privacy.json").is_file()
+        for site in lab.sites.values():
+            assert sum(entry.kind == "reserve" for entry in site.ledger.entries()) == 4
+        again = ask(*run, "--resume", "--json")
+        assert again[0] == 0 and json.loads(again[1].stdout) == values
+
+        children = [*children, *family(process.pid)]
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=60) == 0
+    assert wait_for(lambda: not [child for child in children if _lives(child)], 10)
+
+
+@pytest.mark.slow
+def test_a_supervisor_that_is_killed_leaves_no_process(make_federation: Any) -> None:
+    lab = make_federation(address=f"127.0.0.1:{free_port()}")
+    with started(lab) as process:
+        children = family(process.pid)
+        assert len(children) >= 2
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        assert wait_for(lambda: not [child for child in children if _lives(child)], 20)
+
+
+def _text(path: Path) -> str:
+    return path.read_text() if path.is_file() else ""
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
