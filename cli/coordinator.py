@@ -6,6 +6,8 @@ import json
 import shlex
 import signal
 import threading
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +63,6 @@ def start(folder: Path, state: Path | None, port: int | None) -> None:
     coordinator = load_coordinator(folder)
     for warning in coordinator.warnings:
         click.secho(f"! {warning}", fg="yellow", bold=True)
-    ended = _until_signal()
     where = port or default_port(coordinator)
     with serving(coordinator, state=state, port=where, say=click.echo) as service:
         sites = len(coordinator.roster.sites)
@@ -69,6 +70,7 @@ def start(folder: Path, state: Path | None, port: int | None) -> None:
         click.echo(f"SuperLink on {service.address}, {sites} sites registered")
         click.echo(f"logs in {service.state / 'logs'}")
         words = shlex.join(["collegium", "coordinator", "run", str(folder), "--out", "RUN"])
+        ended = _until_signal()  # until here Ctrl-C interrupts the start itself
         click.echo(f"Next: {words}   (Ctrl-C here stops all)")
         keep(service, ended)
         click.echo("stopping")
@@ -119,10 +121,10 @@ def run(folder: Path, out: Path, state: Path | None, **flags: Any) -> None:
     words += ["--supervise"] if flags["supervise"] else []
     words += ["--json"] if as_json else []
     again = f"type {shlex.join([*words, '--resume'])} to go on"
-    _end_on_sigterm()
     try:
-        asked = RunRequest(out=out, state=where, **flags)
-        show_run(coordinator, asked, as_json=as_json, verbose=verbose)
+        with _sigterm_interrupts():
+            asked = RunRequest(out=out, state=where, **flags)
+            show_run(coordinator, asked, as_json=as_json, verbose=verbose)
     except KeyboardInterrupt:
         raise Interrupted("Interrupted", why="Every durable round is kept", cure=again) from None
     except Interrupted as error:
@@ -155,8 +157,15 @@ def _until_signal() -> threading.Event:
     return ended
 
 
-def _end_on_sigterm() -> None:
+@contextmanager
+def _sigterm_interrupts() -> Generator[None]:
+    """Let SIGTERM end a run as Ctrl-C does: in order, and resumable."""
+
     def interrupt(_number: int, _frame: object) -> None:
         raise KeyboardInterrupt
 
-    signal.signal(signal.SIGTERM, interrupt)
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

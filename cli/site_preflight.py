@@ -83,5 +83,6 @@ def _show(found: Sequence[Finding]) -> None:
             Text(clean(cure)),
         )
     console = Console(highlight=False)
-    # a pipe has no width: rows that people grep stay on one line
-    console.print(table, width=None if console.is_terminal else 400)
+    if not console.is_terminal:
+        console.width = 400  # a pipe has no width: a row that people grep stays on one line
+    console.print(table)

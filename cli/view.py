@@ -25,15 +25,6 @@ class View(Listener):
     def stages(self, names: Sequence[str]) -> None:
         """Hear which stages this run has, where they are not a simulation's."""
 
-    def invited(self, round: int, site: str) -> None:
-        """Hear that a site was asked to train."""
-
-    def site_state(self, site: str, state: str) -> None:
-        """Hear that a site has come (``waiting``) or is not connected (``absent``)."""
-
-    def note(self, text: str) -> None:
-        """Hear what happens around the rounds, in words."""
-
     def __enter__(self) -> Self:
         return self
 

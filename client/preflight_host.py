@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from ..core.enroll import SIGNING_KEY
+from ..core.enroll import SIGNING_KEY, SUPERNODE_KEY
 from ..core.errors import CollegiumError
 from ..core.public_keys import require_private
 from ..core.site_file import SiteFile
@@ -58,8 +58,8 @@ def _versions() -> Iterator[Finding]:
 
 
 def _keys(file: SiteFile, part: Part) -> Iterator[Finding]:
-    signing, supernode = file.keys_path / SIGNING_KEY, supernode_key(file)
-    for path in (supernode,) if part == "network" else (signing, supernode):
+    own = (file.keys_path / SIGNING_KEY, file.keys_path / SUPERNODE_KEY)
+    for path in (supernode_key(file),) if part == "network" else own:
         try:
             require_private(path)
             path.open("rb").close()

@@ -75,12 +75,8 @@ class Site:
         Raises ``InvalidInput`` for records that would make the site's answers depend on them.
         """
         ref = plan.site(identity.name)
-        if problems := check(
-            data,
-            classes=len(plan.model.classes),
-            public_records=ref.public_records,
-            unit=spec.unit,
-        ):
+        classes, bound = len(plan.model.classes), ref.public_records
+        if problems := check(data, classes=classes, public_records=bound, unit=spec.unit):
             raise InvalidInput(f"the records of site '{identity.name}'", problems)
         self._lock = threading.Lock()  # two answers to one question would be two draws of noise
         self.name, self._key = identity.name, identity.key
@@ -111,7 +107,7 @@ class Site:
         self._update_bound = update_norm_bound(
             spec,
             size=trainer.layout.size,
-            public_records=ref.public_records,
+            public_records=bound,
             learning_rate=plan.rounds.local_learning_rate,
         )
 

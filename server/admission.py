@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -14,6 +15,8 @@ from ..core.layout import Layout, Vector
 from ..core.mechanism import MechanismSpec, spec_digest
 from ..core.messages import BadMessage, Decline, Sealed, Update
 from ..privacy.bounds import update_norm_bound
+
+_PART = 1 << 16  # coordinates
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,9 +131,22 @@ class Admission:
         return ACCEPT
 
     def _plausible(self, site: str, vector: Vector) -> Verdict:
-        if not np.isfinite(vector).all():
+        norm = _norm(vector)
+        if not math.isfinite(norm):
             return refuse("nonfinite", "the update holds NaN or infinite values")
-        norm = float(np.linalg.norm(vector.astype(np.float64)))
         if norm > self._bounds[site]:
             return refuse("norm", f"norm {norm:.3g} exceeds {self._bounds[site]:.3g}")
         return ACCEPT
+
+
+def _norm(vector: Vector) -> float:
+    """Return the L2 norm in float64, which no finite float32 vector (d,) can overflow.
+
+    By parts: beside the update itself no second copy of it is ever in memory.
+    """
+    total = 0.0
+    for start in range(0, len(vector), _PART):
+        part = vector[start : start + _PART].astype(np.float64)
+        with np.errstate(over="ignore", invalid="ignore"):
+            total += float(np.dot(part, part))
+    return math.sqrt(total) if math.isfinite(total) else math.inf

@@ -28,7 +28,8 @@ class Courier:
 
     def __init__(self, task: Task, post: Post, roll: Roll) -> None:
         self._task, self._post, self._roll, self._clock = task, post, roll, task.clock
-        self._plan_digest, self._layout_digest = task.plan.digest, task.layout.digest
+        self._layout_digest = task.layout.digest
+        self._offset = task.clock.now() - task.clock.monotonic()
 
     def invitation(
         self, site: str, *, round: int, attempt: int, base: str, until: float, look: bool = False
@@ -37,7 +38,7 @@ class Courier:
         return Invitation(
             job=self._task.store.job,
             site=site,
-            plan=self._plan_digest,
+            plan=self._roll.plan_digest,
             round=round,
             attempt=attempt,
             base_sha256=base,
@@ -49,8 +50,12 @@ class Courier:
         )
 
     def wall(self, until: float) -> float:
-        """Return the wall time of a moment of our own clock, by what the wall clock says now."""
-        return self._clock.now() + until - self._clock.monotonic()
+        """Return the wall time of a moment of our own clock.
+
+        A wall clock that is set back while the run goes on is not believed: sites would find
+        every deadline overdue. One that is set forward only gives them more time.
+        """
+        return until + max(self._offset, self._clock.now() - self._clock.monotonic())
 
     def share(self, payload: bytes) -> object:
         """Return a payload made ready for many questions."""

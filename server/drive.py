@@ -343,7 +343,8 @@ _STOPS = {
     "no-updates": (
         Refused,
         "no site's update was admitted, so there is nothing to aggregate",
-        "look at the reason codes; --resume goes on once the sites take part",
+        "look at the reason codes; --resume goes on once the sites take part. A folder that was"
+        " restored may be an older copy of the run: then restore the newest",
     ),
     "older": (
         Refused,

@@ -47,7 +47,7 @@ class Roll:
     def __init__(self, task: Task, post: Post, heads: dict[str, str]) -> None:
         """``heads`` are those known already: a hello never replaces them with an older one."""
         self._task, self._post, self.heads = task, post, heads
-        self._plan_digest = task.plan.digest
+        self.plan_digest = task.plan.digest
         # short of the deadline: a question that was lost must not cost the site its round
         self._patience_s = min(_PATIENCE_S, task.plan.rounds.deadline_s / 4)
         self.nodes: dict[str, int] = {}
@@ -111,7 +111,7 @@ class Roll:
     def _ask(self, node: int) -> None:
         nonce = self._task.nonce()
         question = Hello(
-            job=self._task.store.job, site="", plan=self._plan_digest, nonce=nonce, ledger_head=""
+            job=self._task.store.job, site="", plan=self.plan_digest, nonce=nonce, ledger_head=""
         )
         now = self._task.clock.monotonic()
         try:
@@ -146,7 +146,7 @@ class Roll:
         hello = self.opened(Hello, site, answer)
         if hello is None or (hello.job, hello.nonce) != (self._task.store.job, asked.nonce):
             return None
-        if hello.plan != self._plan_digest:
+        if hello.plan != self.plan_digest:
             logger.warning("site %s has another plan", site)
             return None
         self.heads.setdefault(site, hello.ledger_head)

@@ -115,11 +115,12 @@ class Store:
                     cure="restore the run's folder from a backup",
                 )
             self._put(plan=plan_digest, job=new_job or uuid.uuid4().hex)
+        self._job = str(self._get("job"))
 
     @property
     def job(self) -> str:
         """Return the id under which sites know this run; it survives every restart."""
-        return str(self._get("job"))
+        return self._job
 
     def history(self) -> list[Release]:
         """Return all durable rounds, oldest first."""

@@ -128,7 +128,7 @@ def _live(stage: Stage, kinds: Kinds) -> str:
 def _store(stage: Stage, kinds: Kinds) -> Store:
     return kinds.store(
         FOLDER,
-        plan_digest=stage.case.plan.digest,
+        plan_digest=next(iter(stage.sites.values())).terms.plan,
         updates=UPDATES,
         disk=stage.disk,
         new_job=JOB,

@@ -70,7 +70,7 @@ def _run(plan: Plan, folder: Path, heard: Listener) -> dict[str, Any]:
     lab = make_lab(plan, folder, records)
     job = prepare_job(lab.coordinator, folder, lab.coordinator.home.state)
     if load_stage(folder, STAGE) is None:
-        _drive(plan, lab, job.job, folder, heard)
+        drive(plan, lab, job.job, folder, heard)
     specs = mechanisms(plan, opening(plan).layout)
     stages = Stages(
         plan=plan, folder=folder, factory=lambda: registry.build(plan.model), heard=heard
@@ -82,7 +82,7 @@ def _run(plan: Plan, folder: Path, heard: Listener) -> dict[str, Any]:
     return values
 
 
-def _drive(plan: Plan, lab: Lab, job: str, folder: Path, heard: Listener) -> None:
+def drive(plan: Plan, lab: Lab, job: str, folder: Path, heard: Listener) -> None:
     """Run every round that is not durable yet through real processes."""
     feed = Feed(plan, heard, folder)
     feed.begin(job)

@@ -71,11 +71,6 @@ def family(pid: int) -> list[psutil.Process]:
     return psutil.Process(pid).children(recursive=True)
 
 
-def ask(*words: str) -> tuple[int, Any]:
-    done = subprocess.run([*WORDS, *words], capture_output=True, text=True, check=False)
-    return done.returncode, done
-
-
 # --- without processes --------------------------------------------------------------------------
 
 
@@ -109,6 +104,24 @@ def test_without_a_coordinator_a_run_answers_69_and_keeps_its_folder(
     assert collegium(words) == 73
     assert collegium([*words, "--resume"]) == 69
     assert len(list((lab.state / "jobs").iterdir())) == 1, "one job, whatever was tried"
+
+
+def test_a_port_that_is_taken_answers_69_and_leaves_nothing_running(
+    make_federation: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lab = make_federation()
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        assert collegium(["coordinator", "start", str(lab.home), "--port", port]) == 69
+    assert f"port {port}" in capsys.readouterr().err
+    assert (
+        json.loads(CliRunner().invoke(group, ["status", str(lab.home), "--json"]).output)[
+            "coordinator"
+        ]
+        is None
+    )
 
 
 def test_status_of_an_idle_coordinator(make_federation: Any) -> None:
@@ -183,18 +196,17 @@ def test_the_feed_shows_every_round_once(make_federation: Any) -> None:
 
 @pytest.mark.slow
 def test_a_coordinator_is_started_looked_at_used_interrupted_and_stopped(
-    make_federation: Any, make_plan: Any, live_sites: Any
+    make_federation: Any, make_plan: Any, live_sites: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     port = free_port()
-    lab = make_federation(make_plan(sites=2, rounds=4), address=f"127.0.0.1:{port}")
+    lab = make_federation(make_plan(sites=2, rounds=3), address=f"127.0.0.1:{port}")
     run = ["run", str(lab.home), "--out", str(lab.run)]
     with started(lab) as process:
         children = family(process.pid)
-        code, done = ask("status", str(lab.home), "--json")
-        status = json.loads(done.stdout)
+        status = json.loads(CliRunner().invoke(group, ["status", str(lab.home), "--json"]).output)
         assert status["coordinator"] == {"pid": process.pid, "port": port, "healthy": True}
         assert {site["connection"] for site in status["sites"]} == {"registered"}
-        assert ask("start", str(lab.home))[0] == 73, "one per state folder"
+        assert collegium(["coordinator", "start", str(lab.home)]) == 73, "one per state folder"
 
         with live_sites(lab, free_port(), slow="s1"):
             first = subprocess.Popen([*WORDS, *run], stderr=subprocess.PIPE, text=True)
@@ -203,16 +215,16 @@ def test_a_coordinator_is_started_looked_at_used_interrupted_and_stopped(
             _, words = first.communicate(timeout=60)
             assert first.returncode == 75
             assert "--resume to go on" in words and str(lab.home) in words
-            assert ask(*run)[0] == 73
-            code, done = ask(*run, "--resume", "--json")
-            assert code == 0, done.stderr
-            values = json.loads(done.stdout)
-        assert [entry["round"] for entry in values["history"]] == [1, 2, 3, 4]
+            assert collegium(["coordinator", *run]) == 73
+            capsys.readouterr()
+            assert collegium(["coordinator", *run, "--resume", "--json"]) == 0
+            values = json.loads(capsys.readouterr().out)
+        assert [entry["round"] for entry in values["history"]] == [1, 2, 3]
         assert (lab.run / "report.html").is_file() and (lab.run / "privacy.json").is_file()
         for site in lab.sites.values():
-            assert sum(entry.kind == "reserve" for entry in site.ledger.entries()) == 4
-        again = ask(*run, "--resume", "--json")
-        assert again[0] == 0 and json.loads(again[1].stdout) == values
+            assert sum(entry.kind == "reserve" for entry in site.ledger.entries()) == 3
+        assert collegium(["coordinator", *run, "--resume", "--json"]) == 0
+        assert json.loads(capsys.readouterr().out) == values
 
         children = [*children, *family(process.pid)]
         process.send_signal(signal.SIGTERM)

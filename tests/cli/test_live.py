@@ -176,3 +176,33 @@ def test_clock_multiplies_the_mean_of_the_last_rounds(monkeypatch: pytest.Monkey
     clock.tick()
     assert clock.left(10) == 20.0
     assert clock.left(0) is None
+
+
+def test_a_real_run_shows_who_is_away_and_who_trains(make_plan: MakePlan) -> None:
+    plan, console = make_plan(4, rounds=5), screen()
+    view = LiveView(console)
+    view.stages(("rounds", "report"))
+    view.started(plan, {}, [])
+    view.stage("rounds")
+    view.site_state("s3", "absent")
+    for site in ("s0", "s1", "s2"):
+        view.invited(1, site)
+    view.answered(1, "s1", "ok")
+    text = drawn(view, console)
+    assert "s0 training" in text and "s1 done" in text and "s3 absent" in text
+    assert "○ report" in text and "edge" not in text and "baselines" not in text
+    view.round_done(release(1, plan, sites=("s0", "s1", "s2"), late=("s3",)))
+    view.invited(2, "s0")
+    text = drawn(view, console)
+    assert "round 2:" in text
+    assert "s0 training" in text and "s1 waiting" in text and "s2 waiting" in text
+
+
+def test_what_happens_around_a_run_is_a_line(make_plan: MakePlan) -> None:
+    console = screen()
+    with console.capture() as seen:
+        PlainLines(console).note("superlink ended\x1b[31m; starting it again")
+        LiveView(console).note("going on in 2 s")
+    text = seen.get()
+    assert "superlink ended" in text and "\x1b[31m" not in text
+    assert "going on in 2 s" in text

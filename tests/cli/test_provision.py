@@ -142,6 +142,7 @@ def test_nobody_to_ask_means_nothing_signed(desk: Path) -> None:
     assert contents(Path("fed/agreement")) == before
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="needs a pseudo-terminal")
 @pytest.mark.parametrize(("said", "code", "count"), [(b"y\n", 0, 1), (b"n\n", 77, 0)])
 def test_a_terminal_is_asked(desk: Path, said: bytes, code: int, count: int) -> None:

@@ -140,9 +140,7 @@ class LiveSites:
             )
             log = home / "log"
             self.nodes.append(
-                Child(
-                    Command(name=name, argv=tuple(words), environment=environment({}), log=log)
-                )
+                Child(Command(name=name, argv=tuple(words), environment=environment({}), log=log))
             )
         self._threads = [
             threading.Thread(target=self._answer, args=(name,), daemon=True) for name in lab.sites

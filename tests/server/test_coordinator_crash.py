@@ -18,7 +18,7 @@ from collegium.server.coordinator_state import holder_of
 from collegium.server.events import all_events
 from collegium.server.run_folder import load_stage
 
-ROUNDS = 10
+ROUNDS = 6
 
 
 def free_port() -> int:
@@ -46,7 +46,7 @@ class Killer:
 
     def __init__(self, service: Service, lab: Any) -> None:
         self.service, self.lab = service, lab
-        self.plan = {2: "serverapp", 4: "superlink", 7: "superexec"}
+        self.plan = {1: "serverapp", 3: "superlink", 4: "superexec"}
         self.killed: list[tuple[str, int]] = []
 
     def __call__(self, event: Any) -> None:

@@ -45,12 +45,14 @@ class Door:
         """Send one request as it stands, no client tidies its path; return status and the rest."""
         ca = self.lab.home / "coordinator/certs/ca.crt"
         context = ssl.create_default_context(cafile=str(ca))
-        with socket.create_connection(("127.0.0.1", self.port), timeout=20) as plain:
-            with context.wrap_socket(plain, server_hostname="localhost") as stream:
-                stream.sendall(head.replace("\n", "\r\n").encode() + body)
-                answer = b""
-                while part := stream.recv(65_536):
-                    answer += part
+        with (
+            socket.create_connection(("127.0.0.1", self.port), timeout=20) as plain,
+            context.wrap_socket(plain, server_hostname="localhost") as stream,
+        ):
+            stream.sendall(head.replace("\n", "\r\n").encode() + body)
+            answer = b""
+            while part := stream.recv(65_536):
+                answer += part
         return int(answer.split(b" ", 2)[1]), answer
 
     def post(self, path: str, body: bytes = b"", *, kind: str = "application/protobuf") -> int:
@@ -214,9 +216,11 @@ def test_plaintext_and_old_protocols_get_nothing(door: Door) -> None:
         plain.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         assert b"400" in plain.recv(4096).split(b"\r\n", 1)[0]
     other = ssl.create_default_context()
-    with socket.create_connection(("127.0.0.1", door.port), timeout=10) as plain:
-        with pytest.raises(ssl.SSLCertVerificationError):
-            other.wrap_socket(plain, server_hostname="localhost")
+    with (
+        socket.create_connection(("127.0.0.1", door.port), timeout=10) as plain,
+        pytest.raises(ssl.SSLCertVerificationError),
+    ):
+        other.wrap_socket(plain, server_hostname="localhost")
 
 
 def test_a_supernodes_signature_survives_the_proxy(door: Door, live_sites: Any) -> None:

@@ -23,9 +23,7 @@ def kinds(folder: Path) -> list[str]:
 
 
 def context_of(job: Any) -> Context:
-    return Context(
-        run_id=5, node_id=1, node_config={}, state=RecordDict(), run_config={"job": job}
-    )
+    return Context(run_id=5, node_id=1, node_config={}, state=RecordDict(), run_config={"job": job})
 
 
 def test_a_job_runs_to_its_end_and_tells_everything(make_federation: Any) -> None:
