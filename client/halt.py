@@ -62,7 +62,7 @@ class Brake:
     def check(self, job: str) -> None:
         """Raise ``Halt`` when the job is cancelled or the site is paused."""
         if self.stops(job):
-            raise Halt("policy-plan")
+            raise Halt("cancelled")
 
     def watch(self, job: str, deadline: float, now: Callable[[], float]) -> Callable[[], None]:
         """Return what a training calls before each private step; it raises ``Halt``.

@@ -22,7 +22,6 @@ from .supervisor import Supervisor
 from .words import own_version
 
 if TYPE_CHECKING:
-    from ..privacy.ledger import Ledger
     from .executor import Link
     from .kit import Kit
     from .site import Site
@@ -97,7 +96,7 @@ class SiteService:
         while not stop.wait(_LOOK_S):
             if not worker.is_alive():
                 raise Interrupted("the executor ended by itself", cure="see the log; start again")
-            if not _is_open(site.ledger):
+            if not site.ledger.is_open:
                 raise Interrupted(
                     "the ledger closed itself",
                     why="a write to it or to its anchor failed: the disk is full or failing",
@@ -196,8 +195,3 @@ class SiteService:
         if self._spent[0] != head:
             self._spent = (head, site.ledger.enforced())
         return self._spent[1]
-
-
-def _is_open(ledger: Ledger) -> bool:
-    """Return whether the ledger can still be written; it closes itself when a write fails."""
-    return ledger._writer._db is not None

@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import IO, Literal
 
 from .leash import end_all
+from .supernode import LEASE_S
 
 logger = logging.getLogger(__name__)
 
-LEASES_S = 65.0
-"""Two leases of 30 s and some more: a SuperNode that died is only then forgotten."""
+LEASES_S = LEASE_S + 5.0
+"""A lease and some more: a SuperNode that died is only then forgotten."""
 STILL_CONNECTED = "Exit Code: 305"
 """In a SuperNode's log: the coordinator still counts its predecessor as connected."""
 

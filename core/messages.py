@@ -29,7 +29,7 @@ DECLINE_CODES = frozenset(
     for rule in ("model", "plan", "sites", "steps", "rate", "clip", "noise", "unit", "delta")
 ) | {
     "roster", "plan", "round", "deadline", "layout", "shape", "base", "nonfinite", "norm",
-    "ledger", "budget", "internal",
+    "ledger", "budget", "cancelled", "internal",
 }  # fmt: skip
 """Why a site may sit a round out: a closed list, none of which depends on its records."""
 

@@ -85,6 +85,11 @@ class Ledger:
         """Return the hash of the newest entry."""
         return self._state.head
 
+    @property
+    def is_open(self) -> bool:
+        """Return whether it can still be written; it closes itself when a write fails."""
+        return self._writer.is_open
+
     def knows(self, head: str) -> bool:
         """Return whether an entry of this ledger has that hash: nothing after it was lost."""
         return self._state.knows(head)

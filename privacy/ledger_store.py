@@ -59,6 +59,11 @@ class Writer:
         except sqlite3.DatabaseError as error:
             raise _unreadable(self.path, error) from None
 
+    @property
+    def is_open(self) -> bool:
+        """Return whether rows can be written."""
+        return self._db is not None
+
     def append(self, row: Row) -> None:
         """Write one row and return when it is on disk.
 

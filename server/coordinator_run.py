@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import NotAvailable
+from ..data.public_file import load_public
 from ._flwr_link import Control
 from .coordinator import LOOPBACK, Coordinator
 from .coordinator_state import Job, find_running, write_job
@@ -17,7 +18,7 @@ from .federation_drive import federation_identity, open_store
 from .federation_result import federation_values
 from .opening import mechanisms, opening
 from .privacy_page import write_privacy_page
-from .public_file import load_public, write_public
+from .public_file import write_public
 from .report import write_report
 from .result import read_result, write_result
 from .run_folder import is_finished, load_stage, save_stage, workspace

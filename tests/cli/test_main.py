@@ -17,13 +17,8 @@ from collegium.core.errors import CollegiumError, InvalidPlan, NotBuiltYet, Prob
 
 VERBS = [name for section in verbs.SECTIONS.values() for name in section]
 UNBUILT = [
-    "up plan.toml --out x --seeds 3",
-    "consortium enroll",
-    "provision plan.toml requests --out kits --lab",
-    "coordinator start",
-    "coordinator run plan.toml --supervise",
-    "coordinator status",
-    "plan sign plan.toml --key k",
+    "edge pull",
+    "edge rollback",
 ]
 
 
@@ -217,7 +212,7 @@ def test_with_json_errors_are_json_on_stderr_and_stdout_is_empty(
 
 @pytest.mark.parametrize(
     ("words", "code"),
-    [(["--version"], 0), (["up"], 69), (["plan", "check", "no-such.toml"], 66), (["x"], 64)],
+    [(["--version"], 0), (["edge", "pull"], 69), (["plan", "check", "no-such.toml"], 66), (["x"], 64)],
 )
 def test_exit_codes_of_a_real_process(words: list[str], code: int) -> None:
     done = call(*words)

@@ -103,10 +103,10 @@ def test_cancel_ends_what_runs_and_every_later_question_of_that_job(
     told.set()
     worker.join(20)
     canceller.join(20)
-    assert counter.code(replies[0]) == "policy-plan"
+    assert counter.code(replies[0]) == "cancelled"
     assert len(steps) == 2
     assert counter.kinds == ["genesis", "reserve", "abort"]
-    assert counter.code(counter.site.train(counter.ask())) == "policy-plan"
+    assert counter.code(counter.site.train(counter.ask())) == "cancelled"
     with pytest.raises(BadMessage):
         counter.site.evaluate(counter.ask(round=0))
     other = counter.ask(job="1" * 32)
@@ -116,7 +116,7 @@ def test_cancel_ends_what_runs_and_every_later_question_of_that_job(
 def test_a_paused_site_says_who_it_is_and_nothing_else(make_counter: Make) -> None:
     counter = make_counter()
     counter.site.brake.paused = True
-    assert counter.code(counter.site.train(counter.ask())) == "policy-plan"
+    assert counter.code(counter.site.train(counter.ask())) == "cancelled"
     assert counter.kinds == ["genesis"]
     question = Hello(job="2" * 32, site="", plan="", nonce="n", ledger_head="")
     assert Hello.open(counter.site.hello(question.seal(counter.key)), counter.public).site == "s0"

@@ -94,7 +94,7 @@ def test_withdraw_pauses_at_once_and_approve_goes_on(town: Any, running: Running
     assert running.client.standing().phase == "PAUSED"
     assert not (town.home / "state" / "approval.json").exists()
     reply = running.site.train(town.ask(running.site))
-    assert Decline.open(reply, running.site.public_key).code == "policy-plan"
+    assert Decline.open(reply, running.site.public_key).code == "cancelled"
     running.client.approve()
     assert running.client.standing().phase == "READY"
     Update.open(running.site.train(town.ask(running.site)), running.site.public_key)
@@ -117,7 +117,7 @@ def test_a_cancelled_job_is_declined_over_a_restart(town: Any, running: Running)
     running.end()
     site = town.open()
     reply = site.train(town.ask(site))
-    assert Decline.open(reply, site.public_key).code == "policy-plan"
+    assert Decline.open(reply, site.public_key).code == "cancelled"
     site.ledger.close()
 
 

@@ -7,7 +7,8 @@ import pytest
 
 from collegium.core.errors import InvalidInput, MissingInput, Refused
 from collegium.data.public import PublicSet
-from collegium.server.public_file import load_public, read_public, write_public
+from collegium.data.public_file import load_public
+from collegium.server.public_file import read_public, write_public
 
 X = np.arange(12, dtype=np.float32).reshape(4, 3)
 Y = np.array([0, 1, 0, 1])
