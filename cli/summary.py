@@ -86,6 +86,6 @@ def _next(values: Mapping[str, Any], folder: Path) -> Iterator[str]:
     if values["edge"] and values["edge"]["verified"]:
         allow = " --allow-simulated" if values["simulated"] else ""
         yield f"collegium edge verify {bundle} --key {key}{allow}"
-    if values["privacy"]:
+    if values["privacy"] and (inside / "ledgers").is_dir() and any(inside.glob("ledgers/*.sqlite")):
         yield f"collegium ledger show {shlex.quote(str(inside))}"
     yield "collegium init my-study"

@@ -49,9 +49,7 @@ SECTIONS: Mapping[str, Mapping[str, Verb]] = MappingProxyType(
             "consortium": Verb(
                 help="Make a member's keys.", module="consortium", attribute="group"
             ),
-            "site": Verb(
-                help="Run a site beside its records.", module="site", attribute="group"
-            ),
+            "site": Verb(help="Run a site beside its records.", module="site", attribute="group"),
             "provision": Verb(
                 help="Certificates, signed roster, one kit per site.", module="provision"
             ),

@@ -47,6 +47,16 @@ def answered_another(ledger: Ledger, invitation: Invitation) -> bool:
     )
 
 
+def same_base(ledger: Ledger, invitation: Invitation) -> bool:
+    """Return whether this attempt, where it was charged before, was charged for this base model."""
+    own = (invitation.job, invitation.round, invitation.attempt)
+    return all(
+        entry.base_sha256 == invitation.base_sha256
+        for entry in ledger.entries()
+        if entry.kind == "reserve" and (entry.job, entry.round, entry.attempt) == own
+    )
+
+
 def may_leave(vector: Vector, layout: Layout, norm_bound: float) -> Verdict:
     """Return whether an update is exactly the declared vector, finite and within its bound."""
     if vector.shape != (layout.size,) or vector.dtype != np.float32:

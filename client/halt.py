@@ -30,6 +30,10 @@ class Halt(Exception):
         super().__init__(code)
 
 
+class OtherBase(Exception):
+    """An attempt belongs to another base model: the coordinator was set back and went elsewhere."""
+
+
 class Brake:
     """What a site's own people have stopped: single jobs for good, or everything for now.
 

@@ -27,8 +27,8 @@ from ..privacy.ledger import Ledger
 from ..privacy.noise import NoiseSource
 from .evaluate import PrivateEvaluation
 from .evidence import Evidence
-from .gate import answered_another, may_leave, read_base
-from .halt import Brake, Halt, give_up
+from .gate import answered_another, may_leave, read_base, same_base
+from .halt import Brake, Halt, OtherBase, give_up
 from .policy import Policy
 from .spool import Spool
 from .train import Trainer
@@ -178,6 +178,8 @@ class Site:
             verdict = refuse(halt.code, "stopped between two steps; nothing has left")
         except OverBudget as error:
             verdict = refuse("budget", str(error))
+        except OtherBase:
+            verdict = refuse("base", "this attempt belongs to another base model")
         except (CollegiumError, BadMessage) as error:
             verdict = refuse("internal", str(error))
         except Exception:
@@ -270,10 +272,12 @@ class Site:
         if sent not in (None, _digest(reply) if reply else ""):
             raise CollegiumError("this attempt was answered with bytes that are not here any more")
         if reply is None:
+            if not same_base(self.ledger, invitation):
+                raise OtherBase
             return None
         update = Update.open(reply, self.public_key)
         if update.base_sha256 != invitation.base_sha256:
-            raise CollegiumError("this attempt was already answered for another base model")
+            raise OtherBase
         self._commit(invitation, reply)
         return reply
 

@@ -30,6 +30,7 @@ from ..core.digest import PREFIX, sha256_hex
 from ..core.errors import Interrupted
 
 _COMPONENT = "flwr-cli"
+_AWAY = (502, 503, 504)
 T = TypeVar("T")
 
 
@@ -144,11 +145,19 @@ class Control:
         try:
             return call()
         except httpx.TransportError as error:
-            raise Interrupted(
-                "the SuperLink cannot be reached",
-                why=type(error).__name__,
-                cure="`collegium coordinator start DIR` starts it; then try again",
-            ) from None
+            raise _away(type(error).__name__) from None
+        except httpx.HTTPStatusError as error:
+            if error.response.status_code in _AWAY:
+                raise _away(f"it answers {error.response.status_code}") from None
+            raise
+
+
+def _away(why: str) -> Interrupted:
+    return Interrupted(
+        "the SuperLink cannot be reached",
+        why=why,
+        cure="`collegium coordinator start DIR` starts it; then try again",
+    )
 
 
 def pem_of(public_key: str) -> bytes:

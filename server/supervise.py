@@ -143,6 +143,7 @@ class Pursuit:
     _reader: EventReader = field(init=False)
     _stopped: Event | None = field(init=False, default=None)
     _run_id: int | None = field(init=False, default=None)
+    _progress: bool = field(init=False, default=False)  # a round was durable since the last pause
 
     def __post_init__(self) -> None:
         self._reader = EventReader(self.folder)
@@ -165,6 +166,8 @@ class Pursuit:
                 error = unreachable
             if not self.supervise or not isinstance(error, Interrupted):
                 raise error
+            failures = 0 if self._progress else failures
+            self._progress = False
             pause = min(self.patience.pause_s * 2**failures, _LONGEST_PAUSE_S)
             failures += 1
             self.on_flower(f"{error.what}; going on in {pause:g} s")
@@ -240,6 +243,8 @@ class Pursuit:
                 self._stopped = event
             elif event["kind"] == "started":
                 self._stopped = None
+            elif event["kind"] == "round":
+                self._progress = True
             self.on_event(event)
 
     def _finished(self) -> bool:

@@ -212,7 +212,12 @@ def test_with_json_errors_are_json_on_stderr_and_stdout_is_empty(
 
 @pytest.mark.parametrize(
     ("words", "code"),
-    [(["--version"], 0), (["edge", "pull"], 69), (["plan", "check", "no-such.toml"], 66), (["x"], 64)],
+    [
+        (["--version"], 0),
+        (["edge", "pull"], 69),
+        (["plan", "check", "no-such.toml"], 66),
+        (["x"], 64),
+    ],
 )
 def test_exit_codes_of_a_real_process(words: list[str], code: int) -> None:
     done = call(*words)
