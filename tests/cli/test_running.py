@@ -49,7 +49,7 @@ def passing_edge(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         "candidates": [],
         "bundle_sha256": "sha256:00",
     }
-    monkeypatch.setattr("collegium.simulations.run.publish_run", lambda *_, **__: found)
+    monkeypatch.setattr("collegium.simulations.stages.publish_run", lambda *_, **__: found)
     return found
 
 

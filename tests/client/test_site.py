@@ -130,7 +130,7 @@ def test_another_base_for_the_same_attempt_is_refused(make_counter: Make) -> Non
     counter.site.train(counter.ask(round=2, base=counter.base(0.01)))
     before = counter.ledger.entries()
     assert counter.code(counter.site.train(counter.ask(round=2, base=counter.base(0.02)))) == (
-        "internal"
+        "base"
     )
     assert counter.ledger.entries() == before
     again = counter.ask(round=2, attempt=2, base=counter.base(0.02))
@@ -153,7 +153,7 @@ def test_a_reserve_without_a_reply_pays_for_that_base_alone(make_counter: Make) 
         counter.site.train(counter.ask(round=2, base=counter.base(0.01)))
     counter.site._trainer.train = train
     other = counter.ask(round=2, base=counter.base(0.02))
-    assert counter.code(counter.site.train(other)) == "internal"
+    assert counter.code(counter.site.train(other)) == "base"
     same = counter.ask(round=2, base=counter.base(0.01))
     assert counter.code(counter.site.train(same)) == "ok"
     assert counter.kinds == ["genesis", "reserve", "commit"]

@@ -149,9 +149,9 @@ def test_missing_records(make_plan: MakePlan, make_records: Any, tmp_path: Path)
 def test_a_full_disk_stops_the_run_and_resume_goes_on(
     make_plan: MakePlan, make_records: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from collegium.server import store
+    from collegium.server import disk
 
-    plan, out, write = make_plan(2, rounds=3), tmp_path / "run", store.write_atomic
+    plan, out, write = make_plan(2, rounds=3), tmp_path / "run", disk.write_atomic
     writes: list[Path] = []
 
     def full(path: Path, *chunks: bytes) -> None:
@@ -161,11 +161,11 @@ def test_a_full_disk_stops_the_run_and_resume_goes_on(
         write(path, *chunks)
 
     whole = simulate(plan, sites=make_records(plan), out=tmp_path / "whole")
-    monkeypatch.setattr(store, "write_atomic", full)
+    monkeypatch.setattr(disk, "write_atomic", full)
     with pytest.raises(Interrupted, match="No space left"):
         simulate(plan, sites=make_records(plan), out=out)
     assert len(writes) > 0
-    monkeypatch.setattr(store, "write_atomic", write)
+    monkeypatch.setattr(disk, "write_atomic", write)
     again = simulate(plan, sites=make_records(plan), out=out, resume=True)
     assert again.values["model_sha256"] == whole.values["model_sha256"]
     assert again.epsilon_by_site == whole.epsilon_by_site
