@@ -15,6 +15,7 @@ from .task import Task
 logger = logging.getLogger(__name__)
 
 _PAUSE_S = 0.005  # least pause of a look that found nothing, even where the post itself waits
+_LEAST_SILENCE_S = 45.0
 _ASK_AGAIN_S = 5.0  # before a site whose report was lost is asked for it once more
 
 
@@ -30,6 +31,15 @@ class Courier:
         self._task, self._post, self._roll, self._clock = task, post, roll, task.clock
         self._layout_digest = task.layout.digest
         self._offset = task.clock.now() - task.clock.monotonic()
+
+    @property
+    def silence_s(self) -> float:
+        """Return after how many seconds without a word a question is taken for lost.
+
+        A killed SuperLink may have handed a message out that never arrived, and tells nobody. Ten
+        times in a deadline at most: the question carries the whole model.
+        """
+        return max(_LEAST_SILENCE_S, self._task.plan.rounds.deadline_s / 10)
 
     def invitation(
         self, site: str, *, round: int, attempt: int, base: str, until: float, look: bool = False
@@ -87,25 +97,26 @@ class Courier:
         until = clock.monotonic() + self._task.plan.rounds.deadline_s
         base, digest = vector.astype("<f4").tobytes(), digest_of_vector(vector)
         shared = self.share(base)
-        due: dict[str, float] = dict.fromkeys(self._roll.nodes, clock.monotonic())
+        due = dict.fromkeys(self._roll.nodes, clock.monotonic())  # sites without an answer yet
         pending: dict[str, str] = {}
         found: dict[str, dict[str, float]] = {}
-        while (pending or due) and clock.monotonic() < until:
+        while due and clock.monotonic() < until:
             for site in [site for site, when in due.items() if when <= clock.monotonic()]:
                 asked = self.invitation(site, round=0, attempt=1, base=digest, until=until)
                 message = self.push(asked.seal(self._task.key, base), site, "evaluate", shared)
-                if message is None:
-                    due[site] = clock.monotonic() + _ASK_AGAIN_S
-                else:
+                pause = _ASK_AGAIN_S if message is None else self.silence_s
+                due[site] = clock.monotonic() + pause
+                if message is not None:
                     pending[message] = site
-                    del due[site]
             heard = False
             for message, answer in self.pull(pending):
                 site, heard = pending.pop(message, None), True
-                if site is None:
+                if site not in due:
                     continue
                 if isinstance(answer, Lost):
-                    due[site] = clock.monotonic() + _ASK_AGAIN_S
+                    due[site] = min(due[site], clock.monotonic() + _ASK_AGAIN_S)
+                    continue
+                del due[site]
                 report = self._roll.opened(Report, site, answer)
                 if report is not None and report.model_sha256 == digest:
                     found[site] = report.metrics

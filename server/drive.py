@@ -49,6 +49,7 @@ class _Round:
     bytes_down: int = 0
     answered: set[str] = field(default_factory=set[str])
     overdue: dict[str, int] = field(default_factory=dict[str, int])
+    asked_at: dict[str, float] = field(default_factory=dict[str, float])
     kept: dict[str, str] = field(default_factory=dict[str, str])
     site_metrics: dict[str, dict[str, float]] = field(default_factory=dict[str, dict[str, float]])
 
@@ -158,6 +159,7 @@ class Drive:
                 continue
             opened.bytes_down += sealed.size_bytes
             self._waiting[message] = _Asked(site=site, node=node, expected=expected)
+            opened.asked_at[site] = self._clock.monotonic()
         if here:
             task.tell(
                 "invited",
@@ -270,6 +272,7 @@ class Drive:
             if asked is None or asked.site in self._round.answered:
                 continue  # no question of ours, or a second answer: the first one stands
             events += self._heard(asked, answer)
+        events += self._silent()
         if not events:
             self._courier.pause()
         return [*events, rounds.TimePassed(now=self._clock.monotonic())]
@@ -288,6 +291,19 @@ class Drive:
             # it declined an invitation that has been renewed since, or the clocks disagree
             return [] if again else [self._lost_event(site, round, "overdue")]
         return [self._answered(site, round, code)]
+
+    def _silent(self) -> list[rounds.Event]:
+        """Ask again where an answer is long in coming: a question may be lost without a word.
+
+        A site at work answers both, the second time with the bytes that it has stored.
+        """
+        opened, now, events = self._round, self._clock.monotonic(), list[rounds.Event]()
+        for site, at in opened.asked_at.items():
+            here = site in self.roll.nodes and site not in opened.answered
+            if here and now - at > self._courier.silence_s:
+                opened.asked_at[site] = now
+                events.append(self._lost_event(site, self._committed + 1, "silent"))
+        return events
 
     def _is_renewed(self, site: str) -> bool:
         overdue = self._round.overdue
