@@ -452,3 +452,32 @@ def test_a_site_is_met_again_under_another_node(make_lab: Any, make_plan: MakePl
         lab.drive(grid).run()
     assert [release.sites for release in lab.rounds] == [("s0", "s1")] * 2
     assert lab.reserves("s1") == 2
+
+
+def test_a_question_lost_without_a_word_is_asked_again(
+    make_lab: Any, make_plan: MakePlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A killed SuperLink may have handed a message out that never arrived: no error ever comes."""
+    monkeypatch.setattr("collegium.server.courier._LEAST_SILENCE_S", 0.2)
+    lab = make_lab(make_plan(2, rounds=2, deadline_s=2.0))  # a tenth of the deadline is .2 s
+    swallowed: list[str] = []
+
+    class Lossy(LocalGrid):
+        def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+            kept: list[Message] = []
+            for message in messages:
+                kind = message.metadata.message_type
+                if kind != "query.hello" and kind not in swallowed:
+                    swallowed.append(kind)
+                    return [f"lost-{kind}"]
+                kept.append(message)
+            return super().push_messages(kept)
+
+    with Lossy([make_app(site) for site in lab.sites.values()]) as grid:
+        drive = lab.drive(grid)
+        reports = drive.reports(drive.run())
+    assert swallowed == ["train", "evaluate"]
+    assert [release.sites for release in lab.rounds] == [("s0", "s1")] * 2
+    assert not [release for release in lab.rounds if release.late]
+    assert set(reports) == {"s0", "s1"}
+    assert lab.reserves("s0") == lab.reserves("s1") == 2

@@ -14,15 +14,17 @@ import numpy as np
 import psutil
 import pytest
 
+from collegium.client.executor import REFUSED_APP
 from collegium.core.plan import Plan
 from collegium.data.public import PublicSet
 from collegium.data.site_data import SiteData
+from collegium.server._flwr_link import Control
 from collegium.server.coordinator_run import prepare_job
 from collegium.server.run_folder import load_stage
 from collegium.server.supervise import STAGE
 from collegium.simulations.consortium import Records
 from collegium.simulations.listener import Listener
-from collegium.simulations.processes import Lab, make_lab
+from collegium.simulations.processes import Lab, make_lab, running
 from collegium.simulations.run import simulate
 from collegium.simulations.up import drive
 
@@ -96,13 +98,96 @@ def test_strings_of_the_records_are_nowhere_but_in_the_site_s_own_records(
 
 
 def test_every_round_was_charged_once(world: tuple[Plan, Path, Records, Lab]) -> None:
-    from collegium.privacy.ledger_store import open_readonly, read_rows
-
     plan, folder, _, _ = world
     for site in plan.sites:
-        with open_readonly(folder / "ledgers" / f"{site.name}.sqlite") as connection:
-            kinds = [json.loads(body)["kind"] for _, _, body, _, _ in read_rows(connection)]
+        kinds = ledger_kinds(folder, site.name)
         assert kinds.count("reserve") == kinds.count("commit") == plan.rounds.count
+
+
+EVIL = """
+import json, time
+from pathlib import Path
+from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.serverapp import ServerApp
+
+app = ServerApp()
+
+@app.main()
+def main(grid, context):
+    while len(nodes := list(grid.get_node_ids())) < 2:
+        time.sleep(0.2)
+    content = RecordDict({"seal": ConfigRecord({"header": b"", "signature": b""})})
+    waiting = set(grid.push_messages(
+        [Message(content, dst_node_id=node, message_type="train") for node in nodes]))
+    found = []
+    while waiting:
+        for reply in grid.pull_messages(list(waiting)):
+            waiting.discard(reply.metadata.reply_to_message_id)
+            found.append(reply.error.reason if reply.has_error() else "answered")
+        time.sleep(0.2)
+    Path(context.run_config["out"]).write_text(json.dumps(found))
+"""
+SHADOW = "from pathlib import Path; Path({mark!r}).write_text('code of a bundle ran')"
+
+
+def bundles(mark: Path, out: Path) -> dict[str, bytes]:
+    """What a hostile coordinator may submit in the place of the signed bundle."""
+    from flwr.cli.build import build_fab_from_files
+
+    words = """
+[project]
+name = "collegium-round"
+version = "1.0.0"
+license = "Apache-2.0"
+[tool.flwr.app]
+publisher = "collegium"
+[tool.flwr.app.components]
+serverapp = "evil:app"
+clientapp = "collegium.client.stock_app:app"
+[tool.flwr.app.config]
+"""
+    files: dict[str, bytes | Path] = {
+        "pyproject.toml": f'{words}out = "{out}"\n'.encode(),
+        "evil.py": EVIL.encode(),
+        "README.md": b"a",
+    }
+    shadow: dict[str, bytes | Path] = {
+        "collegium/__init__.py": SHADOW.format(mark=str(mark)).encode(),
+        "collegium/client/__init__.py": b"",
+        "collegium/client/stock_app.py": SHADOW.format(mark=str(mark)).encode(),
+    }
+    return {
+        "another byte": build_fab_from_files(files)[0],
+        "its own collegium": build_fab_from_files({**files, **shadow})[0],
+    }
+
+
+def test_an_app_bundle_that_nobody_signed_is_refused(
+    world: tuple[Plan, Path, Records, Lab], tmp_path: Path
+) -> None:
+    """Through the real SuperLink and SuperNodes: no answer, no charge, none of its code runs."""
+    plan, folder, _, lab = world
+    before = [ledger_kinds(folder, site.name) for site in plan.sites]
+    mark, out, ca = tmp_path / "mark", tmp_path / "found.json", lab.coordinator.home.ca
+    with running(lab, say=lambda _: None) as up, Control(up.service.address, ca) as control:
+        for name, bundle in bundles(mark, out).items():
+            out.unlink(missing_ok=True)
+            control.submit(bundle, {})
+            until = time.monotonic() + 120
+            while not out.is_file() and time.monotonic() < until:
+                up.tick()
+                time.sleep(0.1)
+            assert json.loads(out.read_text()) == [REFUSED_APP] * 2, name
+    assert not mark.exists()
+    assert [ledger_kinds(folder, site.name) for site in plan.sites] == before
+
+
+def ledger_kinds(folder: Path, site: str) -> list[str]:
+    """The kinds of all entries of a site's ledger."""
+    from collegium.privacy.ledger_store import open_readonly, read_rows
+
+    with open_readonly(folder / "ledgers" / f"{site}.sqlite") as connection:
+        return [json.loads(body)["kind"] for _, _, body, _, _ in read_rows(connection)]
 
 
 def processes_of(folder: Path) -> list[psutil.Process]:
