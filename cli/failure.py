@@ -65,7 +65,8 @@ def _translate(error: BaseException) -> CollegiumError:
     return CollegiumError(
         f"Internal error ({type(error).__name__})",
         why=f"This is a bug; its traceback is in {log}",
-        cure="please report it with that file, which holds no records",
+        cure="please report it; read that file before you send it: at a site a traceback may name "
+        "what was in a record",
     )
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ..core.errors import Interrupted
+from ..core.errors import Interrupted, Refused
 from .site_lines import PATH, load_site, site_log
 from .verbs import example
 
@@ -42,8 +42,13 @@ logger = logging.getLogger(__name__)
     help="network: SuperNode and relay, as the user who has no records. "
     "records: the site itself, as the user who needs no network.",
 )
+@click.option(
+    "--lab",
+    is_flag=True,
+    help="A site in simulation mode: seeded noise, no approval, no guarantee. `up` uses it.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
-def command(path: Path, part: str, as_json: bool) -> None:
+def command(path: Path, part: str, lab: bool, as_json: bool) -> None:
     """Run the site of SITE.toml until Ctrl-C or SIGTERM.
 
     Kit, policy and the site's own approval are checked before any record is read. Answers 0 when
@@ -51,6 +56,7 @@ def command(path: Path, part: str, as_json: bool) -> None:
     when something refuses.
     """
     file = load_site(path)
+    _require_word(file, lab=lab)
     if part == "network":
         from ..client.network import network_folder
 
@@ -61,6 +67,23 @@ def command(path: Path, part: str, as_json: bool) -> None:
     os.umask(0o077)
     with site_log(file.state_path, as_json=as_json), _until_told() as stop:
         _records(file, stop, with_network=part == "both")
+
+
+def _require_word(file: SiteFile, *, lab: bool) -> None:
+    """Raise ``Refused`` unless the command line says what the file says: real, or a lab."""
+    if lab == (file.site.mode == "simulation"):
+        return
+    if lab:
+        raise Refused(
+            "--lab is for a site in simulation mode",
+            why='this file says mode = "real"',
+            cure="leave --lab out",
+        )
+    raise Refused(
+        'this site file says mode = "simulation"',
+        why="its noise would be seeded and no approval asked for: real records have no protection",
+        cure='write mode = "real"; on a trial machine without real records, add --lab',
+    )
 
 
 def _network(file: SiteFile, stop: threading.Event) -> None:
@@ -96,6 +119,8 @@ def _records(file: SiteFile, stop: threading.Event, *, with_network: bool) -> No
         socket=None if with_network else relay_socket(file),
         secret=runtime_secret(file, make=with_network).read_bytes(),
     )
+    if kit.roster.lab:
+        logger.warning("LAB ROSTER: noise is seeded, so nothing here protects a record")
     service = SiteService(file, kit, supernode=supernode)
     try:
         with RuntimeLink(address) as link:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -80,10 +81,11 @@ class Task:
         self._end()
 
     def _finish(self, message: Message, status: str) -> None:
+        _stamp_as_leaving(message, self.message)
         try:
             push_message(self._client, message, self.context)
             push_task_output(self._client, self.context, status, "")
-        except (httpx.HTTPError, RuntimeError) as error:
+        except Exception as error:  # Flower's own kinds, too
             raise LinkDown(type(error).__name__) from None
         finally:
             self._end()
@@ -151,6 +153,13 @@ class RuntimeLink:
         client._client.close()
         client._client = httpx.Client(transport=transport, timeout=60.0, trust_env=False)
         return client
+
+
+def _stamp_as_leaving(reply: Message, question: Message) -> None:
+    """Date a reply when it leaves: Flower notes when it was made, and so how long that took."""
+    now = time.time()
+    reply.metadata.created_at = now
+    reply.metadata.ttl = question.metadata.ttl - (now - question.metadata.created_at)
 
 
 def _wait_briefly_for_objects() -> None:

@@ -71,7 +71,8 @@ class Brake:
     def watch(self, job: str, deadline: float, now: Callable[[], float]) -> Callable[[], None]:
         """Return what a training calls before each private step; it raises ``Halt``.
 
-        ``deadline`` and ``now`` are in seconds since the epoch.
+        ``deadline`` and ``now`` are in seconds since the epoch. The deadline is the site's own: one
+        that the coordinator could choose, and choose again, would measure the records for it.
         """
 
         def before_step() -> None:

@@ -7,6 +7,10 @@ from dataclasses import dataclass
 from ..core.errors import ACCEPT, Verdict, refuse
 from ..core.mechanism import Budget, MechanismSpec
 from ..core.plan import Plan
+from ..privacy.ledger import Ledger
+
+EVALUATION = 0
+"""Training rounds count from 1: the reserve of the private evaluation is a job's round 0."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,12 +58,42 @@ class Policy:
             ),
             (spec.delta <= self.budget.delta, "delta", "delta"),
         )
-        return [
-            refuse(
-                f"policy-{code}",
-                f"{what} is outside this site's policy",
-                "agree on another plan, or change the site's own policy",
-            )
-            for holds, code, what in rules
-            if not holds
-        ]
+        return [_outside(code, what) for holds, code, what in rules if not holds]
+
+
+def steps_left(
+    policy: Policy,
+    ledger: Ledger,
+    plan_digest: str,
+    spec: MechanismSpec,
+    *,
+    job: str,
+    round: int,
+    attempt: int,
+) -> Verdict:
+    """Return whether one more attempt keeps the noisy steps of a plan within ``max_steps``.
+
+    Every training reserve under the plan's digest counts, whatever its job, round and attempt
+    and however it ended: a coordinator that repeats a question pays for it like for a new one.
+    An attempt that the ledger holds is not counted again. Call it under the lock under which
+    the reserve is then written.
+    """
+    if not policy.private:  # nothing is reserved, so nothing can be counted
+        return ACCEPT
+    reserved = [
+        entry
+        for entry in ledger.entries()
+        if entry.kind == "reserve" and entry.plan == plan_digest and entry.round != EVALUATION
+    ]
+    if any((e.job, e.round, e.attempt) == (job, round, attempt) for e in reserved):
+        return ACCEPT
+    steps = sum(entry.steps for entry in reserved) + spec.steps
+    return ACCEPT if steps <= policy.max_steps else _outside("steps", "the number of noisy steps")
+
+
+def _outside(code: str, what: str) -> Verdict:
+    return refuse(
+        f"policy-{code}",
+        f"{what} is outside this site's policy",
+        "agree on another plan, or change the site's own policy",
+    )

@@ -214,7 +214,8 @@ class Site:
             raise BadMessage("policy")
         if self._now() > asked.deadline:
             raise BadMessage("deadline")
-        if asked.site_ledger_head and not self.ledger.knows(asked.site_ledger_head):
+        seen = asked.site_ledger_head
+        if not self.ledger.knows(seen) if seen else answered_another(self.ledger, asked):
             raise BadMessage("ledger")
         verdict, vector = read_base(
             asked,
@@ -349,6 +350,7 @@ class Site:
         evidence = self._evidence
         if evidence is not None:
             evidence.begin(job=invitation.job, round=invitation.round, attempt=invitation.attempt)
+        until = self._now() + self._plan.rounds.deadline_s
         vector = self._trainer.train(
             base,
             self._data,
@@ -358,7 +360,7 @@ class Site:
             round=invitation.round,
             attempt=invitation.attempt,
             observer=evidence,
-            before_step=self.brake.watch(invitation.job, invitation.deadline, self._now),
+            before_step=self.brake.watch(invitation.job, until, self._now),
         )
         if evidence is not None:
             evidence.end(vector, codec=self._codec.name)

@@ -26,6 +26,7 @@ STILL_CONNECTED = "Exit Code: 305"
 
 _LOG_BYTES = 4_000_000
 _LOG_FILES = 4
+_LINE_BYTES = 65_536
 _HEALTHY_S = 60.0
 
 State = Literal["stopped", "running", "waiting"]
@@ -117,12 +118,20 @@ class Supervisor:
         return refused.is_set()
 
     def _keep_log(self, stream: IO[bytes], refused: threading.Event) -> None:
-        handler = RotatingFileHandler(
-            self._log, maxBytes=_LOG_BYTES, backupCount=_LOG_FILES - 1, encoding="utf-8"
-        )
+        """Keep what the command says; where it cannot be kept it is read all the same.
+
+        A pipe that nobody reads stops who writes into it.
+        """
+        try:
+            handler: logging.Handler = RotatingFileHandler(
+                self._log, maxBytes=_LOG_BYTES, backupCount=_LOG_FILES - 1, encoding="utf-8"
+            )
+        except OSError as error:
+            logger.error("%s cannot be written: %s", self._log, error.strerror)
+            handler = logging.NullHandler()
         with contextlib.closing(handler), stream:
-            for raw in stream:
+            while raw := stream.readline(_LINE_BYTES):
                 line = raw.decode("utf-8", "replace").rstrip()
                 if STILL_CONNECTED in line:
                     refused.set()
-                handler.emit(logging.makeLogRecord({"msg": line}))
+                handler.handle(logging.makeLogRecord({"msg": line}))

@@ -122,7 +122,7 @@ def _site_process(name: str, path: Path) -> Child:
     return Child(
         Command(
             name=f"site {name}",
-            argv=(sys.executable, "-m", PACKAGE, "site", "start", path.name),
+            argv=(sys.executable, "-m", PACKAGE, "site", "start", path.name, "--lab"),
             environment=environment(SAFE | {"OMP_NUM_THREADS": "1"}),
             log=path.parent / "site.log",
             cwd=path.parent,

@@ -23,7 +23,7 @@ from ..server.opening import mechanisms, opening
 from ..server.result import read_result, write_result
 from ..server.run_folder import is_finished, load_stage, workspace
 from ..server.supervise import STAGE, Pursuit
-from .consortium import KEYS, split_records
+from .consortium import KEYS, simulation_of, split_records
 from .feed import Feed
 from .listener import Listener
 from .processes import Lab, make_lab, running, site_file
@@ -44,7 +44,8 @@ def up(
     ``simulate``, and ``NotAvailable`` where Flower's programs are not installed.
     """
     heard, folder = listener or Listener(), out.absolute()
-    identity = run_identity(plan, custom=False)
+    simulation_of(plan)  # before anything is written
+    identity = run_identity(plan, custom=False, processes=True)
     with (
         workspace(folder, plan, identity=identity, resume=resume),
         logging_to(folder),

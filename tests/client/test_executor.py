@@ -98,6 +98,20 @@ def test_replies_leave_on_the_grid() -> None:
     assert time.monotonic() - began >= 0.2
 
 
+def test_a_reply_is_dated_when_it_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Flower dates a message when it is made: that would tell how long the records took."""
+    from collegium.client import _flwr_runtime
+
+    task = FakeTask(SIGNED)
+    reply = Message(RecordDict(), reply_to=task.message)
+    made = reply.metadata.created_at
+    monkeypatch.setattr(_flwr_runtime.time, "time", lambda: made + 5.0)
+    _flwr_runtime._stamp_as_leaving(reply, task.message)
+    assert reply.metadata.created_at == made + 5.0
+    rest = task.message.metadata.ttl - (made + 5.0 - task.message.metadata.created_at)
+    assert reply.metadata.ttl == pytest.approx(rest)
+
+
 def test_a_stop_does_not_wait_for_the_grid() -> None:
     stop = threading.Event()
     stop.set()

@@ -45,6 +45,18 @@ def test_a_stale_job_ends_between_two_steps_and_goes_on_under_its_charge(
     assert counter.ledger.spend() == [(counter.site.spec, counter.site.spec.steps)]
 
 
+def test_the_coordinator_s_deadline_is_no_stopwatch(
+    make_counter: Make, make_plan: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A short one, asked again and again, would tell after how many steps the records took it."""
+    counter = make_counter(make_plan(2, local_steps=5, deadline_s=30.0))
+    clock = [1000.0]
+    counter.site._now = lambda: clock[0]
+    steps = at_step(monkeypatch, 2, lambda: clock.__setitem__(0, 1020.0))
+    assert counter.code(counter.site.train(counter.ask(deadline=1001.0))) == "ok"
+    assert steps == [0, 1, 2, 3, 4]
+
+
 def test_a_finished_but_late_training_is_kept_for_the_next_invitation(
     make_counter: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
