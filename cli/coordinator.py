@@ -6,14 +6,13 @@ import json
 import shlex
 import signal
 import threading
-from collections.abc import Generator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
 
 from ..core.errors import Interrupted, NotAvailable
+from .signals import sigterm_interrupts
 from .verbs import example
 
 _FOLDER = click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
@@ -120,9 +119,10 @@ def run(folder: Path, out: Path, state: Path | None, **flags: Any) -> None:
     words += ["--state", str(state)] if state else []
     words += ["--supervise"] if flags["supervise"] else []
     words += ["--json"] if as_json else []
+    words += ["--verbose"] if verbose else []
     again = f"type {shlex.join([*words, '--resume'])} to go on"
     try:
-        with _sigterm_interrupts():
+        with sigterm_interrupts():
             asked = RunRequest(out=out, state=where, **flags)
             show_run(coordinator, asked, as_json=as_json, verbose=verbose)
     except KeyboardInterrupt:
@@ -155,17 +155,3 @@ def _until_signal() -> threading.Event:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda _number, _frame: ended.set())
     return ended
-
-
-@contextmanager
-def _sigterm_interrupts() -> Generator[None]:
-    """Let SIGTERM end a run as Ctrl-C does: in order, and resumable."""
-
-    def interrupt(_number: int, _frame: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from ..server.coordinator import Coordinator
     from ..server.coordinator_run import RunRequest
     from ..server.events import Event
-    from .view import View
 
 
 def show_run(
@@ -23,6 +22,7 @@ def show_run(
 
     from ..server.coordinator_run import run_federation
     from ..server.result import FILE
+    from ..simulations.feed import Feed
     from .running import logging_on
     from .summary import show
     from .view import view_for
@@ -30,10 +30,20 @@ def show_run(
     console = Console(highlight=False, markup=False)
     view = view_for(console, silent=as_json)
     view.stages(("rounds", "report"))
-    feed = Feed(coordinator, view, asked.out)
+    feed = Feed(coordinator.plan, view, asked.out)
+
+    def hear(event: Event) -> None:
+        feed.hear(event)
+        if event["kind"] == "finished":
+            view.stage("report")
+
     with logging_on(console, verbose=verbose, stderr=as_json), view:
         values = run_federation(
-            coordinator, asked, on_event=feed.hear, on_flower=view.note, on_job=feed.begin
+            coordinator,
+            asked,
+            on_event=hear,
+            on_flower=view.note,
+            on_job=lambda _: feed.begin(),
         )
     if as_json:
         click.echo((asked.out / FILE).read_text(encoding="utf-8"), nl=False)
@@ -42,49 +52,14 @@ def show_run(
     return values
 
 
-class Feed:
-    """Turns the events of a real run into what a view hears; every round is shown once."""
-
-    def __init__(self, coordinator: Coordinator, view: View, folder: Path) -> None:
-        self._coordinator, self._view, self._folder = coordinator, view, folder
-        self._shown = 0
-
-    def begin(self, job: str) -> None:
-        """Show what will run and the rounds that are durable already."""
-        from ..server.federation_result import durable_rounds
-
-        history = durable_rounds(self._folder)
-        self._shown = len(history)
-        self._view.started(self._coordinator.plan, {}, history)
-        self._view.stage("rounds")
-
-    def hear(self, event: Event) -> None:
-        """Show one event."""
-        from ..server.events import release_of
-
-        match event["kind"]:
-            case "seen":
-                self._view.site_state(event["site"], "waiting")
-            case "gone":
-                self._view.site_state(event["site"], "absent")
-            case "invited":
-                for site in event["sites"]:
-                    self._view.invited(event["round"], site)
-            case "answered":
-                self._view.answered(event["round"], event["site"], event["code"])
-            case "round":
-                release = release_of(event)
-                if release.round > self._shown:
-                    self._shown = release.round
-                    self._view.round_done(release)
-            case "finished":
-                self._view.stage("report")
-            case _:
-                return
-
-
 def status_lines(found: Mapping[str, Any]) -> Iterator[str]:
-    """Return the status as lines for a terminal."""
+    """Return the status as lines for a terminal: what a site has sent moves no cursor in it."""
+    from ..server.words import clean
+
+    yield from map(clean, _status_lines(found))
+
+
+def _status_lines(found: Mapping[str, Any]) -> Iterator[str]:
     up = found["coordinator"]
     yield f"{found['consortium']}: plan {found['plan_sha256']}"
     if found["lab"]:

@@ -7,7 +7,7 @@ import os
 import shlex
 import subprocess
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from ..core.errors import Interrupted, OutputExists, UsageError
+from .signals import sigterm_interrupts
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -48,6 +49,7 @@ class RunFlags:
         words += ["--seeds", str(self.seeds)] if self.seeds > 1 else []
         words += ["--no-privacy"] if self.no_privacy else []
         words += ["--json"] if self.as_json else []
+        words += ["--verbose"] if self.verbose else []
         return [*words, "--resume"]
 
 
@@ -121,7 +123,8 @@ def run_plan(
     console = Console(highlight=False, markup=False)
     view = view_for(console, silent=flags.as_json)
     logged = logging_on(console, verbose=flags.verbose, stderr=flags.as_json)
-    with _resumable([*command, *flags.typed()]), logged, view:
+    ended = sigterm_interrupts() if processes else nullcontext()
+    with _resumable([*command, *flags.typed()]), ended, logged, view:
         _run_processes(plan, flags, view) if processes else _run(plan, flags, view)
     from ..server.result import FILE, read_result, require_gate
 

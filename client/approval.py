@@ -19,6 +19,7 @@ from ..core.signing import make_envelope, open_envelope
 from ..core.site_file import SiteFile
 from ..data.site_data import SiteData
 from ..privacy.fingerprint import Register, fingerprint, record_digests
+from .control import Loaded
 from .words import REGISTER, own_version
 
 if TYPE_CHECKING:
@@ -61,6 +62,15 @@ def records_fingerprint(file: SiteFile, data: SiteData) -> str:
         register.salt,
     )
     return fingerprint(digests).digest
+
+
+def loaded(file: SiteFile, kit: Kit) -> Loaded:
+    """Return, by digest, what a site has read of kit and site.toml."""
+    return Loaded(
+        plan_sha256=kit.plan.digest,
+        roster_sha256=kit.roster.digest,
+        words_sha256=words_digest(file),
+    )
 
 
 def approval_of(file: SiteFile, kit: Kit, data: SiteData) -> Approval:

@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Callable
 from concurrent import futures
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -51,6 +51,19 @@ class Standing:
     device: str = ""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loaded:
+    """Plan, roster and site.toml, by digest: what somebody read, or what a site has loaded."""
+
+    plan_sha256: str
+    roster_sha256: str
+    words_sha256: str
+
+
+class NotLoaded(Refused):
+    """Something else lies on disk than what the site process has loaded."""
+
+
 class Board(Protocol):
     """What the control plane may ask of a site process."""
 
@@ -58,16 +71,16 @@ class Board(Protocol):
         """Return where the site stands."""
         ...
 
-    def approve(self) -> None:
-        """Approve what is loaded and go on."""
+    def approve(self, read: Loaded) -> None:
+        """Approve what is loaded and go on; raises ``NotLoaded`` when ``read`` is not that."""
         ...
 
     def withdraw(self) -> None:
         """Take the approval back and pause."""
         ...
 
-    def cancel(self, job: str) -> None:
-        """Stop a job for good."""
+    def cancel(self, job: str) -> bool:
+        """Stop a job for good; return whether the ledger has such a job."""
         ...
 
     def rotate(self) -> str:
@@ -138,17 +151,17 @@ class ControlClient:
         values["cancelled"] = tuple(reply.cancelled)
         return Standing(**values)
 
-    def approve(self) -> None:
-        """Approve what is loaded; raises ``Refused`` when the site does not."""
-        self._done("Approve", pb.message("ApproveRequest")())
+    def approve(self, read: Loaded) -> None:
+        """Approve what lies on disk, as ``read``; raises ``Refused`` when the site does not."""
+        self._done("Approve", pb.message("ApproveRequest")(**asdict(read)))
 
     def withdraw(self) -> None:
         """Take the approval back."""
         self._done("Withdraw", pb.message("WithdrawRequest")())
 
-    def cancel(self, job: str) -> None:
-        """Stop a job for good."""
-        self._done("Cancel", pb.message("CancelRequest")(job=job))
+    def cancel(self, job: str) -> bool:
+        """Stop a job for good; return whether the site's ledger has such a job."""
+        return bool(self._done("Cancel", pb.message("CancelRequest")(job=job)).known)
 
     def rotate(self) -> str:
         """Return the fingerprint of the site's new key."""
@@ -166,7 +179,9 @@ class ControlClient:
 
     def _done(self, method: str, request: Any) -> Any:
         reply = self._call(method, request)
-        if (code := pb.name_of("Code", reply.code)) != "OK":
+        if (code := pb.name_of("Code", reply.code)) == "NOT_LOADED":
+            raise not_loaded()
+        if code != "OK":
             raise Refused(
                 f"the site did not do it ({code or 'unknown code'})",
                 why="its own log says more",
@@ -192,6 +207,16 @@ class ControlClient:
             ) from None
 
 
+def not_loaded() -> NotLoaded:
+    """Return the refusal to approve what the running site has not loaded."""
+    return NotLoaded(
+        "the running site has loaded something else than what lies here",
+        why="plan, roster or site.toml was changed since it started, so approving would not be "
+        "about what you have read",
+        cure="stop the site and start it again, then approve",
+    )
+
+
 def _handlers(board: Board) -> Any:
     def status(request: Any) -> Any:
         del request
@@ -204,23 +229,24 @@ def _handlers(board: Board) -> Any:
         return pb.message("RotateKeysReply")(code=_OK, public_key=board.rotate())
 
     def cancel(request: Any) -> Any:
+        reply = pb.message("CancelReply")
         if not _JOB.fullmatch(request.job):
-            return _done("BAD_JOB")
-        board.cancel(request.job)
+            return reply(code=pb.number("Code", "BAD_JOB"))
+        return reply(code=_OK, known=board.cancel(request.job))
+
+    def approve(request: Any) -> Any:
+        board.approve(Loaded(**{each.name: getattr(request, each.name) for each in fields(Loaded)}))
         return _done("OK")
 
-    def plain(act: Callable[[], None]) -> Callable[[Any], Any]:
-        def answer(request: Any) -> Any:
-            del request
-            act()
-            return _done("OK")
-
-        return answer
+    def withdraw(request: Any) -> Any:
+        del request
+        board.withdraw()
+        return _done("OK")
 
     methods: dict[str, Callable[[Any], Any]] = {
         "Status": status,
-        "Approve": plain(board.approve),
-        "Withdraw": plain(board.withdraw),
+        "Approve": approve,
+        "Withdraw": withdraw,
         "Cancel": cancel,
         "RotateKeys": rotate,
     }
@@ -235,15 +261,17 @@ def _handler(name: str, answer: Callable[[Any], Any]) -> Any:
 
     def safe(request: Any, context: Any) -> Any:
         """Answer with a fixed code whatever happens: an exception's text may hold anything."""
+        code = "NOT_POSSIBLE"
         try:
             return answer(request)
         except CollegiumError as error:
+            code = "NOT_LOADED" if isinstance(error, NotLoaded) else code
             logger.warning("%s was not possible: %s", name, error)
         except Exception:
             logger.exception("%s failed", name)
         if name == "Status":
             context.abort(grpc.StatusCode.UNAVAILABLE, "NOT_READY")
-        return reply_type(code=pb.number("Code", "NOT_POSSIBLE"))
+        return reply_type(code=pb.number("Code", code))
 
     return grpc.unary_unary_rpc_method_handler(
         safe,

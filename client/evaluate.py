@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from ..core.digest import sha256_hex
 from ..core.errors import CollegiumError, Refused
 from ..core.layout import Vector
 from ..core.mechanism import MechanismSpec
@@ -16,7 +15,7 @@ from ..privacy.counts import noised_counts
 from ..privacy.events import Spend
 from ..privacy.ledger import Ledger
 from ..privacy.noise import NoiseSource
-from .spool import Spool
+from .spool import Spool, digest_of
 from .train import Trainer, held_out_units
 
 ROUND = 0
@@ -64,7 +63,7 @@ class PrivateEvaluation:
             reply = self._answer(asked, vector)
             self.spool.put(asked.job, ROUND, asked.attempt, reply)
         self.ledger.commit(
-            job=asked.job, round=ROUND, attempt=asked.attempt, update_sha256=_digest(reply)
+            job=asked.job, round=ROUND, attempt=asked.attempt, update_sha256=digest_of(reply)
         )
         return reply
 
@@ -79,14 +78,10 @@ class PrivateEvaluation:
     def _stored(self, asked: Invitation) -> Sealed | None:
         reply = self.spool.get(asked.job, ROUND, asked.attempt)
         sent = self.ledger.committed(job=asked.job, round=ROUND, attempt=asked.attempt)
-        if sent not in (None, _digest(reply) if reply else ""):
+        if sent not in (None, digest_of(reply) if reply else ""):
             raise CollegiumError("this question was answered with bytes that are not here any more")
         if reply is not None:
             report = Report.open(reply, self.key.public_key())
             if report.model_sha256 != asked.base_sha256:
                 raise CollegiumError("this attempt was already answered for another model")
         return reply
-
-
-def _digest(reply: Sealed) -> str:
-    return sha256_hex(reply.header, reply.payload)

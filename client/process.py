@@ -21,9 +21,10 @@ from ..privacy.noise import NoiseSource, SeededNoise, SystemNoise
 from .approval import require_agreed, require_records
 from .evidence import Evidence
 from .halt import Brake
+from .identity import Identity
 from .policy import Policy
 from .reach import round_reach
-from .site import Identity, Site
+from .site import Site
 from .spool import Spool
 from .train import Trainer
 from .words import (

@@ -14,8 +14,8 @@ from ..core.enroll import SIGNING_KEY
 from ..core.errors import Interrupted, Refused
 from ..core.signing import load_private
 from ..core.site_file import SiteFile
-from .approval import approval_of, withdraw, write_approval
-from .control import SOCKET, ControlServer, Phase, Standing
+from .approval import approval_of, loaded, withdraw, write_approval
+from .control import SOCKET, ControlServer, Loaded, Phase, Standing, not_loaded
 from .process import open_site
 from .rotation import rotate_key
 from .supervisor import Supervisor
@@ -40,7 +40,8 @@ class SiteService:
         """``supernode`` is shown in the status where this process supervises it."""
         self._file, self._kit, self._supernode = file, kit, supernode
         self._site: Site | None = None
-        self._stopping, self._rotated = False, False
+        self._stopping, self._rotated, self._withdrawn = False, False, False
+        self._one = threading.Lock()  # of approve, withdraw, cancel, rotate: gRPC has threads
         self._started_at = time.time()
         self._spent: tuple[str, float] = ("", 0.0)
 
@@ -62,11 +63,14 @@ class SiteService:
         """
         control = ControlServer(self, self.socket)
         try:
-            self._site = open_site(self._file, self._kit)
+            site = open_site(self._file, self._kit)
+            with self._one:
+                site.brake.paused = self._withdrawn
+                self._site = site
             try:
-                self._answer(self._site, link, stop, control, on_ready)
+                self._answer(site, link, stop, control, on_ready)
             finally:
-                self._site.ledger.close()
+                site.ledger.close()
         finally:
             control.close()
 
@@ -142,38 +146,50 @@ class SiteService:
             device=site.device,
         )
 
-    def approve(self) -> None:
-        """Approve what is loaded, in writing, and go on."""
-        site = self._opened()
-        if self._rotated:
-            raise Refused(
-                "this site has a new key",
-                why="the roster still names the old one",
-                cure="send a new request, install the new kit, start again, then approve",
-            )
-        key = load_private(self._file.keys_path / SIGNING_KEY)
-        write_approval(self._file, approval_of(self._file, self._kit, site.records), key)
-        site.brake.paused = False
+    def approve(self, read: Loaded) -> None:
+        """Approve what is loaded, in writing, and go on; raises ``Refused`` for another ``read``."""
+        with self._one:
+            site = self._opened()
+            if self._rotated:
+                raise Refused(
+                    "the key of this site was rotated",
+                    why="the roster still names the old one",
+                    cure="send a new request, install the new kit, start again, then approve",
+                )
+            if read != loaded(self._file, self._kit):
+                raise not_loaded()
+            key = load_private(self._file.keys_path / SIGNING_KEY)
+            write_approval(self._file, approval_of(self._file, self._kit, site.records), key)
+            site.brake.paused = self._withdrawn = False
         logger.info("the plan was approved by the site")
 
     def withdraw(self) -> None:
-        """Take the approval back; what trains ends before its next step."""
-        self._opened().brake.paused = True
-        withdraw(self._file)
+        """Take the approval back, also while starting; what trains ends before its next step."""
+        if self._site is not None:  # at once: an approval that is being written takes a while
+            self._site.brake.paused = True
+        with self._one:
+            self._withdrawn = True
+            withdraw(self._file)
+            if self._site is not None:
+                self._site.brake.paused = True
         logger.info("the approval was withdrawn by the site")
 
-    def cancel(self, job: str) -> None:
-        """Stop a job for good."""
-        self._opened().cancel(job)
-        logger.info("a job was cancelled by the site")
+    def cancel(self, job: str) -> bool:
+        """Stop a job for good, also one that is yet to come; return whether the ledger has it."""
+        with self._one:
+            site = self._opened()
+            known = any(entry.job == job for entry in site.ledger.entries())
+            site.cancel(job)
+        logger.info("a job was cancelled by the site%s", "" if known else " (the ledger has none)")
+        return known
 
     def rotate(self) -> str:
         """Make a new signing key and pause: the roster names the old one."""
-        site = self._opened()
-        site.brake.paused = True
-        new = rotate_key(site.ledger, self._file.keys_path)
-        self._rotated = True
-        withdraw(self._file)
+        with self._one:
+            site = self._opened()
+            site.brake.paused = self._rotated = True  # also where it fails between two files
+            new = rotate_key(site.ledger, self._file.keys_path)
+            withdraw(self._file)
         logger.info("the signing key was rotated")
         return new
 

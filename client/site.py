@@ -7,10 +7,9 @@ import math
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from ..core.codec import codec
 from ..core.digest import sha256_hex
@@ -29,20 +28,12 @@ from .evaluate import PrivateEvaluation
 from .evidence import Evidence
 from .gate import answered_another, may_leave, read_base, same_base
 from .halt import Brake, Halt, OtherBase, give_up
-from .policy import Policy
-from .spool import Spool
+from .identity import Identity
+from .policy import Policy, steps_left
+from .spool import Spool, digest_of
 from .train import Trainer
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Identity:
-    """Who a site is and whom it listens to: its own key, the coordinator's public key."""
-
-    name: str
-    key: Ed25519PrivateKey
-    coordinator: Ed25519PublicKey
 
 
 class Site:
@@ -253,6 +244,16 @@ class Site:
         if not seen and answered_another(self.ledger, invitation):
             return refuse("ledger", "the coordinator does not say what it has seen here"), nothing
         verdict = self._policy.check(self._plan, self.spec)
+        if verdict.ok:
+            verdict = steps_left(
+                self._policy,
+                self.ledger,
+                self._plan_digest,
+                self.spec,
+                job=invitation.job,
+                round=invitation.round,
+                attempt=invitation.attempt,
+            )
         if not verdict.ok:
             return verdict, nothing
         reach = self._open_norm + (invitation.round - 1) * self._step_bound
@@ -270,7 +271,7 @@ class Site:
         sent = self.ledger.committed(
             job=invitation.job, round=invitation.round, attempt=invitation.attempt
         )
-        if sent not in (None, _digest(reply) if reply else ""):
+        if sent not in (None, digest_of(reply) if reply else ""):
             raise CollegiumError("this attempt was answered with bytes that are not here any more")
         if reply is None:
             if not same_base(self.ledger, invitation):
@@ -372,7 +373,7 @@ class Site:
                 job=invitation.job,
                 round=invitation.round,
                 attempt=invitation.attempt,
-                update_sha256=_digest(reply),
+                update_sha256=digest_of(reply),
             )
 
     def _count(self, asked: Invitation, vector: Vector) -> Sealed:
@@ -393,7 +394,3 @@ class Site:
             return {}
         found = self._trainer.evaluate(vector, self._data)
         return {name: value for name, value in found.items() if self._may_tell(name)}
-
-
-def _digest(reply: Sealed) -> str:
-    return sha256_hex(reply.header, reply.payload)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ..core.digest import sha256_hex
 from ..core.files import write_atomic
 from ..core.messages import Sealed
 
@@ -37,3 +38,8 @@ class Spool:
 
     def _path(self, job: str, round: int, attempt: int) -> Path:
         return self._folder / f"{job}-{round:06d}-{attempt}.reply"
+
+
+def digest_of(reply: Sealed) -> str:
+    """Return the digest by which the ledger's commits know a reply."""
+    return sha256_hex(reply.header, reply.payload)

@@ -12,9 +12,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from torch import nn
 
 from ..client.evidence import Evidence
+from ..client.identity import Identity
 from ..client.policy import Policy
 from ..client.reach import round_reach
-from ..client.site import Identity, Site
+from ..client.site import Site
 from ..client.spool import Spool
 from ..client.train import Trainer
 from ..core.digest import sha256_hex

@@ -17,9 +17,8 @@ class Feed:
         self._plan, self._heard, self._folder = plan, heard, folder
         self._shown = 0
 
-    def begin(self, job: str) -> None:
+    def begin(self) -> None:
         """Tell what will run and the rounds that are durable already."""
-        del job
         history = durable_rounds(self._folder)
         self._shown = len(history)
         self._heard.started(self._plan, {}, history)

@@ -86,7 +86,7 @@ def _run(plan: Plan, folder: Path, heard: Listener) -> dict[str, Any]:
 def drive(plan: Plan, lab: Lab, job: str, folder: Path, heard: Listener) -> None:
     """Run every round that is not durable yet through real processes."""
     feed = Feed(plan, heard, folder)
-    feed.begin(job)
+    feed.begin()
     with running(lab, say=heard.note) as processes:
 
         def sleep(seconds: float) -> None:

@@ -170,6 +170,8 @@ def test_over_budget_is_declined_and_never_spent(make_counter: Make, make_plan: 
         shift = 0.01 * (round - 1)
         assert counter.code(counter.site.train(counter.ask(round=round, base=counter.base(shift))))
     spent = counter.ledger.entries()
+    assert counter.code(counter.site.train(counter.ask(job="1" * 32))) == "policy-steps"
+    counter.site._policy = replace(counter.site._policy, max_steps=100)
     assert counter.code(counter.site.train(counter.ask(job="1" * 32))) == "budget"
     assert counter.ledger.entries() == spent
     assert counter.ledger.epsilon() <= counter.ledger.budget.epsilon

@@ -188,6 +188,13 @@ def test_no_spelling_of_a_path_leads_elsewhere(door: Door, path: str) -> None:
     assert not [seen for seen in new if "control" in seen or "runtime" in seen or ".." in seen]
 
 
+@pytest.mark.parametrize("path", ["/v1/fleet/x%0a", "/v1/fleet/pull-messages%0a"])
+def test_a_newline_is_no_end_of_a_path(door: Door, path: str) -> None:
+    before = len(door.reached())
+    assert door.post(path) == 403
+    assert door.reached()[before:] == []
+
+
 def test_a_second_request_cannot_hide_in_the_first(door: Door) -> None:
     inner = "POST /v1/control/list-runs HTTP/1.1\nHost: localhost\nContent-Length: 0\n\n"
     before = len(door.reached())
