@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import threading
 import time
+from io import BytesIO
 from pathlib import Path
 
+import numpy as np
 from flwr.app import Array, ArrayRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
+from numpy.typing import NDArray
 
 server = ServerApp()
 client = ClientApp()
@@ -27,16 +29,12 @@ def _main(grid: Grid, context: Context) -> None:
         fetch_promptly()
     sites, rounds = int(config["sites"]), int(config["rounds"])
     poll_s, size = float(config["poll"]), int(config["bytes"])
-    payload = Array(
-        dtype="uint8",
-        shape=(size,),
-        stype="numpy.ndarray",
-        data=_npy(os.urandom(min(size, 4096)), size),
-    )
+    data = np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8)
     while len(nodes := list(grid.get_node_ids())) < sites:
         time.sleep(0.1)
     took: list[float] = []
-    for _ in range(rounds):
+    for number in range(rounds):
+        payload = _array(data ^ np.uint8(number % 256))  # another model each round
         began = time.monotonic()
         content = RecordDict({"v": ArrayRecord({"p": payload})})
         messages = [Message(content, dst_node_id=n, message_type="train") for n in nodes]
@@ -54,22 +52,21 @@ def _main(grid: Grid, context: Context) -> None:
 
 @client.train()
 def _train(message: Message, context: Context) -> Message:
-    """Return what came in; torch is imported, as any real client's is."""
+    """Return as many other bytes; torch is imported, as any real client's is."""
     import torch  # the stock executor pays for it in every process
 
     del context, torch
-    return Message(message.content, reply_to=message)
+    data = message.content.array_records["v"]["p"].numpy()
+    # other bytes in every chunk: what the SuperLink holds already would not travel
+    content = RecordDict({"v": ArrayRecord({"p": _array(data ^ np.uint8(0x5A))})})
+    return Message(content, reply_to=message)
 
 
-def _npy(head: bytes, size: int) -> bytes:
-    from io import BytesIO
-
-    import numpy as np
-
+def _array(data: NDArray[np.uint8]) -> Array:
+    """Return random bytes as one flat array: nothing of it can be compressed away."""
     stream = BytesIO()
-    data = np.resize(np.frombuffer(head, dtype=np.uint8), size)
     np.save(stream, data)
-    return stream.getvalue()
+    return Array(dtype="uint8", shape=data.shape, stype="numpy.ndarray", data=stream.getvalue())
 
 
 def _site(port: int, app: str, grid_s: float) -> None:

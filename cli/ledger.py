@@ -21,6 +21,7 @@ from ..core.errors import (
     UsageError,
 )
 from .ledger_book import Book, as_values, read_book, show_book
+from .ledger_heads import is_real_run, tell_heads
 from .verbs import example
 
 if TYPE_CHECKING:
@@ -45,6 +46,9 @@ def show(path: Path, everything: bool, as_json: bool) -> None:
     Answers 2 when an entry was changed, 3 when a ledger is older than the run that it belongs to,
     4 when it is over its budget.
     """
+    if is_real_run(path):
+        tell_heads(path, roster=None, as_json=as_json)
+        return
     books = [read_book(file, key) for file, key in _ledgers(path)]
     _not_rolled_back(path, books)
     if as_json:
@@ -82,6 +86,12 @@ def show(path: Path, everything: bool, as_json: bool) -> None:
     help="Heads that others have seen: JSON, a list, {SITE: head} or a run's result.json.",
 )
 @click.option("--site", help="Which site of --heads this is; default the file's name.")
+@click.option(
+    "--roster",
+    type=_PATH,
+    metavar="FILE",
+    help="Of a real run: the roster.dsse that you trust; default the run's own.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def verify(
     path: Path,
@@ -90,14 +100,25 @@ def verify(
     anchor: Path | None,
     heads: Path | None,
     site: str | None,
+    roster: Path | None,
     as_json: bool,
 ) -> None:
     """Check every hash, signature, head and epsilon of a ledger, an export or all ledgers of RUN.
 
     The same code as the single file privacy/ledger_verify.py, which an auditor runs without this
     package. Answers 0 ok, 2 tampered, 3 rolled back or forked, 4 over budget, 5 an epsilon is
-    larger than claimed.
+    larger than claimed. A real run's ledgers stay at its sites: of its RUN the heads that they
+    signed are checked, with the keys of the roster and against result.json.
     """
+    if is_real_run(path):
+        if key or anchor or heads or site:
+            raise UsageError("a real run holds no ledger", cure="--roster alone goes with its RUN")
+        tell_heads(path, roster=roster, as_json=as_json)
+        return
+    if roster is not None:
+        raise UsageError(
+            f"{path} is not a real run", cure="--roster goes with the folder of one, --key here"
+        )
     found = _ledgers(path)
     if len(found) > 1 and (anchor or site):
         raise UsageError("--anchor and --site belong to one ledger", cure="name its file")
@@ -177,7 +198,9 @@ def _ledgers(path: Path) -> list[tuple[Path, Ed25519PublicKey | None]]:
     if not files:
         raise MissingInput(
             f"there is no ledger in {path}",
-            why="it has no ledgers/SITE.sqlite",
+            why="a real run's ledgers stay at its sites"
+            if is_real_run(path)
+            else "it has no ledgers/SITE.sqlite",
             cure="name a ledger file or the folder of one run",
         )
     return [(file, _site_key(path, file.stem)) for file in files]

@@ -14,7 +14,10 @@ from .verbs import example
 
 if TYPE_CHECKING:
     from ..client.control import ControlClient
+    from ..client.kit import Kit
+    from ..core.mechanism import MechanismSpec
     from ..core.site_file import SiteFile
+    from ..data.site_data import SiteData
 
 
 @click.command(
@@ -38,6 +41,7 @@ def command(
 
     It names the digests of plan, roster and SITE.toml, this version, and the records' keyed
     fingerprint. When any of them changes the site does not start (77) before a new approval.
+    ``may spend`` is the most that this plan can take of the asset's budget.
     """
     if withdraw + bool(cancel) + rotate_keys > 1:
         raise UsageError("--withdraw, --cancel and --rotate-keys are three things", cure="one each")
@@ -59,29 +63,24 @@ def command(
 
 def _approve(file: SiteFile) -> dict[str, str]:
     """Approve what lies here; a running site is asked, so that it goes on."""
-    from ..client.approval import FILE
-
-    if client := _running(file):
-        client.approve()
-        client.close()
-        return {"approved": "what the running site has loaded"}
-    from ..client.approval import approval_of, write_approval
+    from ..client.approval import FILE, approval_of, loaded, write_approval
     from ..client.kit import load_kit
-    from ..client.words import mechanisms, policy_of, read_records, require_policy, seeded_noise
+    from ..client.words import budget_words, ledger_entries, mechanisms, read_records
     from ..core.enroll import SIGNING_KEY
     from ..core.signing import load_private
-    from ..data.checks import check
 
     kit = load_kit(file)
-    seeded = seeded_noise(file, kit)
     spec = mechanisms(kit.plan, trainable_digest="")[file.site.name]
-    policy = policy_of(file, private=kit.plan.privacy.enabled or not seeded)
-    require_policy(policy, kit.plan, spec)
+    most = {"may spend": budget_words(file, kit, spec, ledger_entries(file))}
+    if client := _running(file):
+        try:
+            client.approve(loaded(file, kit))
+        finally:
+            client.close()
+        return {"approved": "what the running site has loaded, which is what lies here", **most}
+    _require_allowed(file, kit, spec)
     data = read_records(file, kit.plan)
-    bound = kit.plan.site(file.site.name).public_records
-    classes = len(kit.plan.model.classes)
-    if problems := check(data, classes=classes, public_records=bound, unit=spec.unit):
-        raise InvalidInput(f"the records of site '{file.site.name}'", problems)
+    _require_sound(file, kit, spec, data)
     approval = approval_of(file, kit, data)
     write_approval(file, approval, load_private(file.keys_path / SIGNING_KEY))
     return {
@@ -91,7 +90,25 @@ def _approve(file: SiteFile) -> dict[str, str]:
         "site.toml": approval.words_sha256,
         "records": f"{approval.records} (keyed: it tells nobody else anything)",
         "version": approval.version,
+        **most,
     }
+
+
+def _require_allowed(file: SiteFile, kit: Kit, spec: MechanismSpec) -> None:
+    from ..client.words import policy_of, require_policy, seeded_noise
+
+    seeded = seeded_noise(file, kit)
+    policy = policy_of(file, private=kit.plan.privacy.enabled or not seeded)
+    require_policy(policy, kit.plan, spec)
+
+
+def _require_sound(file: SiteFile, kit: Kit, spec: MechanismSpec, data: SiteData) -> None:
+    from ..data.checks import check
+
+    bound = kit.plan.site(file.site.name).public_records
+    classes = len(kit.plan.model.classes)
+    if problems := check(data, classes=classes, public_records=bound, unit=spec.unit):
+        raise InvalidInput(f"the records of site '{file.site.name}'", problems)
 
 
 def _withdraw(file: SiteFile) -> dict[str, str]:
@@ -109,9 +126,17 @@ def _cancel(file: SiteFile, job: str) -> dict[str, str]:
     from ..client.control import SOCKET, ControlClient
 
     client = ControlClient(file.state_path / SOCKET)
-    client.cancel(job)
-    client.close()
-    return {"cancelled": job}
+    try:
+        known = client.cancel(job)
+    finally:
+        client.close()
+    if known:
+        return {"cancelled": job}
+    return {
+        "cancelled": job,
+        "but": "this site's ledger has no such job: it is refused if it ever comes; "
+        "`collegium site status` names the newest one",
+    }
 
 
 def _rotate(file: SiteFile) -> dict[str, str]:
@@ -123,8 +148,9 @@ def _rotate(file: SiteFile) -> dict[str, str]:
     return {
         "new key": new,
         "old key": f"{file.keys_path / 'signing.pem.old'} (keep it: it signed the ledger so far)",
-        "next": "`collegium site enroll` with the same --out writes a new request; send it to the "
-        "coordinator, who makes a new roster and kit; then approve again",
+        "next": "`collegium site enroll` with the same --name, --institution and --out writes a "
+        "new request (the old one is kept as .old); send it to the coordinator, who makes a new "
+        "roster and kit for the members to sign; then start again and approve",
     }
 
 

@@ -68,7 +68,8 @@ def _facts(values: Mapping[str, Any], folder: Path) -> Iterator[tuple[str, Text]
     elif edge:
         reason = clean(edge.get("reason") or "no candidate passed the gate")
         yield "edge", Text(f"no bundle: {reason}", style="red")
-    yield "took", Text(f"{duration(values['seconds'])}, {size(values['peak_rss_bytes'])} at most")
+    peak = values["peak_rss_bytes"]  # None where nobody saw all processes
+    yield "took", Text(duration(values["seconds"]) + (f", {size(peak)} at most" if peak else ""))
     if values["simulated"]:
         warning = "noise reproducible, no privacy guarantee" if privacy else "no privacy guarantee"
         yield "simulated", Text(warning, style="yellow")

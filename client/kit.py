@@ -48,8 +48,17 @@ def load_kit(site_file: SiteFile) -> Kit:
     or ``InvalidInput`` for one that cannot be read, and ``Refused`` for one that is not what the
     site's pinned members signed, or not of this site's keys.
     """
+    keys = site_file.keys_path
+    return check_kit(site_file, signing=keys / SIGNING_KEY, supernode=keys / SUPERNODE_KEY)
+
+
+def check_kit(site_file: SiteFile, *, signing: Path | None, supernode: Path) -> Kit:
+    """Return the kit, checked with these own keys; raises as ``load_kit`` does.
+
+    ``signing`` is None for the user who has the network and must not see that key.
+    """
     folder = site_file.kit_path
-    _require_files(site_file)
+    _require_files(site_file, tuple(path for path in (signing, supernode) if path is not None))
     plan = Plan.load(folder / PLAN_FILE)
     lab = site_file.site.mode == "simulation"
     agreement = verify_agreement(
@@ -69,7 +78,7 @@ def load_kit(site_file: SiteFile) -> Kit:
         )
     _require_plan(site_file, agreement.plan)
     entry = _entry(site_file, roster)
-    _require_own_keys(site_file, entry)
+    _require_own_keys(entry, signing=signing, supernode=supernode)
     if sha256_hex(certificate) != roster.ca_sha256:
         raise _foreign(CA_FILE, "its digest is not the one in the signed roster")
     if (folder / SUPERNODE_FILE).read_bytes().strip() != entry.supernode_key.encode():
@@ -83,13 +92,13 @@ def load_kit(site_file: SiteFile) -> Kit:
     )
 
 
-def _require_files(site_file: SiteFile) -> None:
+def _require_files(site_file: SiteFile, own: tuple[Path, ...]) -> None:
     kit, keys = site_file.kit_path, site_file.keys_path
-    wanted = [kit / name for name in KIT_FILES] + [keys / SIGNING_KEY, keys / SUPERNODE_KEY]
+    wanted = [*(kit / name for name in KIT_FILES), *own]
     if missing := [str(path) for path in wanted if not path.is_file()]:
         raise MissingInput(
             f"not there: {', '.join(missing)}",
-            why="a site starts with the coordinator's whole kit and its own two keys",
+            why="a site starts with the coordinator's whole kit and its own keys",
             cure="copy the kit again; the keys are those of `collegium site enroll`",
         )
     for path in wanted:
@@ -134,14 +143,16 @@ def _entry(site_file: SiteFile, roster: Roster) -> SiteEntry:
         ) from None
 
 
-def _require_own_keys(site_file: SiteFile, entry: SiteEntry) -> None:
-    signing, supernode = (site_file.keys_path / name for name in (SIGNING_KEY, SUPERNODE_KEY))
+def _require_own_keys(entry: SiteEntry, *, signing: Path | None, supernode: Path) -> None:
     for path in (signing, supernode):
-        require_private(path)
-    for path, mine, known in (
-        (signing, fingerprint(load_private(signing).public_key()), entry.public_key),
-        (supernode, ssh_text(load_ssh_private(supernode).public_key()), entry.supernode_key),
-    ):
+        if path is not None:
+            require_private(path)
+    mine = ssh_text(load_ssh_private(supernode).public_key())
+    held = [(supernode, mine, entry.supernode_key)]
+    if signing is not None:
+        mine = fingerprint(load_private(signing).public_key())
+        held.insert(0, (signing, mine, entry.public_key))
+    for path, mine, known in held:
         if mine != known:
             raise Refused(
                 f"{path.name} is not the key of {entry.name} in the signed roster",

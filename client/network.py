@@ -5,20 +5,15 @@ from __future__ import annotations
 import os
 import secrets
 import sys
-from dataclasses import replace
 from pathlib import Path
 
-from ..core.agreement import verify_agreement
-from ..core.agreement_files import CA_FILE, KIT_FILES, PLAN_ENVELOPE, PLAN_FILE, ROSTER_ENVELOPE
-from ..core.digest import sha256_hex
+from ..core.agreement_files import CA_FILE
 from ..core.enroll import SUPERNODE_KEY
-from ..core.errors import MissingInput, Refused
+from ..core.errors import MissingInput
 from ..core.files import write_atomic
-from ..core.plan import Plan
-from ..core.public_keys import load_ssh_private, require_private, ssh_text
 from ..core.site_file import SiteFile
 from . import supernode
-from .kit import Kit
+from .kit import Kit, check_kit
 from .supervisor import Supervisor
 
 FOLDER = "net"
@@ -65,56 +60,28 @@ def supernode_key(file: SiteFile) -> Path:
 def load_network_kit(file: SiteFile) -> Kit:
     """Return the checked kit for the user who has the network and not the site's signing key.
 
-    Plan, roster and CA are checked as ``load_kit`` does, and the SuperNode's key. Raises
+    All is checked as ``load_kit`` does, but for the key that this user cannot see. Raises
     ``MissingInput``, ``InvalidInput`` and ``Refused``.
     """
-    folder, lab = file.kit_path, file.site.mode == "simulation"
-    wanted = [folder / name for name in KIT_FILES]
-    if missing := [path.name for path in [*wanted, supernode_key(file)] if not path.is_file()]:
-        raise MissingInput(
-            f"not there: {', '.join(missing)}", cure="copy the kit, and the SuperNode's key, again"
-        )
-    plan = Plan.load(folder / PLAN_FILE)
-    agreement = verify_agreement(
-        plan if lab else replace(plan, simulation=None),
-        (folder / PLAN_ENVELOPE).read_bytes(),
-        (folder / ROSTER_ENVELOPE).read_bytes(),
-        pins=file.policy.signers,
-        needed=file.policy.signatures,
-        allow_lab=lab,
-    )
-    certificate = (folder / CA_FILE).read_bytes()
-    if sha256_hex(certificate) != agreement.roster.ca_sha256:
-        raise Refused(f"{CA_FILE} is not the one that was agreed", cure="fetch the kit again")
-    require_private(supernode_key(file))
-    mine = ssh_text(load_ssh_private(supernode_key(file)).public_key())
-    known = {site.name: site.supernode_key for site in agreement.roster.sites}
-    if known.get(file.site.name) != mine:
-        raise Refused(
-            f"{SUPERNODE_KEY} is not the key of {file.site.name} in the signed roster",
-            why="the coordinator would refuse it",
-            cure="copy the key that this site enrolled with",
-        )
-    return Kit(
-        folder=folder,
-        plan=agreement.plan,
-        roster=agreement.roster,
-        agreement=agreement,
-        ca_certificate=certificate,
-    )
+    return check_kit(file, signing=None, supernode=supernode_key(file))
 
 
 def supernode_supervisor(file: SiteFile, kit: Kit) -> Supervisor:
-    """Return what keeps this site's SuperNode running; nothing is started yet."""
+    """Return what keeps this site's SuperNode running; nothing is started yet.
+
+    Each start of it reads the CA again: it gets a copy of the bytes that were checked.
+    """
     folder = network_folder(file)
+    secret = runtime_secret(file, make=True)
+    write_atomic(folder / CA_FILE, kit.ca_certificate)
     command = supernode.command(
         superlink=kit.roster.address,
-        ca=file.kit_path / CA_FILE,
+        ca=folder / CA_FILE,
         key=supernode_key(file),
         port=file.federation.runtime_port,
         poll_s=file.federation.poll_s,
         home=folder / "flwr",
-        secret=runtime_secret(file, make=True),
+        secret=secret,
     )
     return Supervisor(command, folder / "supernode.log")
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ..core.errors import ACCEPT, Verdict, refuse
 from ..core.mechanism import Budget, MechanismSpec
-from ..core.plan import Plan
+from ..core.plan import Plan, SiteRef
+from ..privacy.accountant import filter_epsilon
+from ..privacy.derive import evaluation_mechanism
 from ..privacy.ledger import Ledger
+from ..privacy.ledger_rows import LedgerEntry
 
 EVALUATION = 0
 """Training rounds count from 1: the reserve of the private evaluation is a job's round 0."""
@@ -19,6 +23,8 @@ class Policy:
 
     ``metrics`` are the names that may be told of the test part (None: any); ``public_test`` is
     the site's own word that its test part is public: a plan cannot declare it so.
+    ``max_steps`` bounds what one plan executes here in all, repeated rounds and further jobs
+    included (``steps_left``).
     """
 
     budget: Budget
@@ -80,15 +86,41 @@ def steps_left(
     """
     if not policy.private:  # nothing is reserved, so nothing can be counted
         return ACCEPT
-    reserved = [
-        entry
-        for entry in ledger.entries()
-        if entry.kind == "reserve" and entry.plan == plan_digest and entry.round != EVALUATION
-    ]
+    reserved = _training(ledger.entries(), plan_digest)
     if any((e.job, e.round, e.attempt) == (job, round, attempt) for e in reserved):
         return ACCEPT
     steps = sum(entry.steps for entry in reserved) + spec.steps
     return ACCEPT if steps <= policy.max_steps else _outside("steps", "the number of noisy steps")
+
+
+def at_most(
+    policy: Policy,
+    plan: Plan,
+    site: SiteRef,
+    spec: MechanismSpec,
+    entries: Sequence[LedgerEntry] = (),
+) -> float:
+    """Return the epsilon that the asset can have reached when this plan may go no further.
+
+    ``entries`` are the ledger's so far. It holds however often a round is repeated and however
+    many jobs the coordinator makes of the plan. A private evaluation is charged once per job,
+    so that under such a plan the asset's whole cap is the answer.
+    """
+    cap = policy.budget.epsilon
+    if evaluation_mechanism(plan, site) is not None:
+        return cap
+    left = policy.max_steps - sum(e.steps for e in _training(entries, plan.digest))
+    more = max(left, 0) // spec.steps * spec.steps
+    spent = [(e.spec, e.steps) for e in entries if e.kind == "reserve" and e.spec is not None]
+    return min(cap, filter_epsilon([*spent, (spec, more)], policy.budget.delta))
+
+
+def _training(entries: Iterable[LedgerEntry], plan_digest: str) -> list[LedgerEntry]:
+    return [
+        entry
+        for entry in entries
+        if entry.kind == "reserve" and entry.plan == plan_digest and entry.round != EVALUATION
+    ]
 
 
 def _outside(code: str, what: str) -> Verdict:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import ssl
 import time
@@ -16,13 +17,15 @@ from .preflight import Finding, ok, problem, unknown, warning
 if TYPE_CHECKING:
     from .kit import Kit
 
-_TIMEOUT_S = 10.0
+_TIMEOUT_S = 15.0
+"""For the whole exchange: one byte every few seconds must not hold preflight up."""
 _SOON_S = 30 * 86_400
 _CLOCK_S = 2.0
 _AHEAD_S, _BEHIND_S = 5.0, 300.0
 """Flower's SuperNode signs its clock; the coordinator accepts about -5..+305 s of it."""
 _EXPIRED, _NOT_YET = 10, 9
 _WRONG_HOST = (62, 64)
+_STATUS = re.compile(r"[1-5][0-9]{2}")
 _PLAIN = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST")
 
 
@@ -74,19 +77,24 @@ def check_link(address: str, ca: bytes) -> Iterator[Finding]:
 
 
 def ask(host: str, port: int, ca: bytes) -> Answer:
-    """Connect as the SuperNode does, with this CA alone; raises ``ssl.SSLError`` or ``OSError``."""
+    """Connect as the SuperNode does, with this CA alone, for 15 s at most.
+
+    Raises ``ssl.SSLError`` or ``OSError``.
+    """
+    until = time.monotonic() + _TIMEOUT_S
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.load_verify_locations(cadata=ca.decode("ascii", "replace"))
     with (
-        socket.create_connection((host, port), timeout=_TIMEOUT_S) as plain,
+        _connected(host, port, until) as plain,
         context.wrap_socket(plain, server_hostname=host) as secure,
     ):
         before = time.time()
+        secure.settimeout(_left(until))
         secure.sendall(
             f"GET /health HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode()
         )
-        head = _head(secure)
+        head = _head(secure, until)
         now = (before + time.time()) / 2
         certificate: Any = secure.getpeercert() or {}
         lines = head.split("\r\n")
@@ -94,14 +102,38 @@ def ask(host: str, port: int, ca: bytes) -> Answer:
         return Answer(
             certificate=certificate,
             protocol=secure.version() or "",
-            status=int(status[1]) if len(status) > 1 and status[1].isdigit() else 0,
+            status=int(status[1]) if len(status) > 1 and _STATUS.fullmatch(status[1]) else 0,
             clock_s=_clock_difference(lines[1:], now),
         )
 
 
-def _head(secure: ssl.SSLSocket) -> str:
+def _connected(host: str, port: int, until: float) -> socket.socket:
+    """Return a connection to the first address that answers; raises ``OSError``."""
+    failed: OSError = socket.gaierror(f"no address of {host}")
+    for *_, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+        try:
+            connection = socket.create_connection((str(address[0]), port), timeout=_left(until))
+        except OSError as error:
+            failed = error
+        else:
+            connection.settimeout(_left(until))
+            return connection
+    raise failed
+
+
+def _left(until: float) -> float:
+    """Return the seconds that are left; raises ``TimeoutError`` when none are."""
+    if (left := until - time.monotonic()) <= 0:
+        raise TimeoutError
+    return left
+
+
+def _head(secure: ssl.SSLSocket, until: float) -> str:
     head = b""
-    while b"\r\n\r\n" not in head and len(head) < 65_536 and (data := secure.recv(4096)):
+    while b"\r\n\r\n" not in head and len(head) < 65_536:
+        secure.settimeout(_left(until))
+        if not (data := secure.recv(4096)):
+            break
         head += data
     return head.partition(b"\r\n\r\n")[0].decode("latin-1")
 
@@ -113,7 +145,7 @@ def _clock_difference(lines: list[str], now: float) -> float | None:
         if name.strip().lower() == "date":
             try:
                 return now - (parsedate_to_datetime(value.strip()).timestamp() + 0.5)
-            except (ValueError, TypeError):
+            except (ValueError, TypeError, OverflowError):
                 return None
     return None
 

@@ -27,6 +27,7 @@ from .preflight import Finding, made, ok, problem, unknown, warning
 from .words import (
     REGISTER,
     anchor_of,
+    budget_words,
     mechanisms,
     policy_of,
     read_records,
@@ -132,7 +133,7 @@ def _drift(data: SiteData, kit: Kit) -> Iterator[Finding]:
 
 def _ledger(file: SiteFile, kit: Kit, spec: MechanismSpec) -> Iterator[Finding]:
     plan, budget = kit.plan, file.policy.budget
-    spends = {}
+    spends, entries = {}, list[LedgerEntry]()
     try:
         with open_readonly(file.ledger_path) as connection:
             rows = read_rows(connection)
@@ -146,6 +147,7 @@ def _ledger(file: SiteFile, kit: Kit, spec: MechanismSpec) -> Iterator[Finding]:
         spends = State(entries).spends()
     if not plan.privacy.enabled:
         return
+    yield ok("at most", f"this plan may spend {budget_words(file, kit, spec, entries)}")
     known = any(digest == plan.digest for _, digest in spends)
     spent = enforced_bound(spends, budget.delta).epsilon if spends else 0.0
     ref = plan.site(file.site.name)

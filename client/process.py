@@ -62,7 +62,6 @@ def open_site(file: SiteFile, kit: Kit) -> Site:
     ledger's errors; all of them are for the site's own people.
     """
     prepared = prepare(file, kit)
-    require_policy(prepared.policy, kit.plan, prepared.spec(file.site.name))
     key = load_private(file.keys_path / SIGNING_KEY)
     approval = None if prepared.seeded else require_agreed(file, kit, key.public_key())
     data = read_records(file, kit.plan)
@@ -79,17 +78,20 @@ def open_site(file: SiteFile, kit: Kit) -> Site:
 def prepare(file: SiteFile, kit: Kit) -> Prepared:
     """Return the model on its device and what will be executed; reads no records.
 
-    Raises ``Refused`` when seeded noise is asked for outside a lab roster.
+    The policy comes first: a model that it does not allow is not even built. Raises ``Refused``
+    for a plan outside it, and when seeded noise is asked for outside a lab roster.
     """
     plan = kit.plan
     seeded = seeded_noise(file, kit)
+    policy = policy_of(file, private=plan.privacy.enabled or not seeded)
+    require_policy(policy, plan, mechanisms(plan, trainable_digest="")[file.site.name])
     if seeded:
         one_thread()
     trainer = Trainer(registry.build(plan.model), plan, device=device_of(file.hardware.device))
     return Prepared(
         trainer=trainer,
         specs=mechanisms(plan, trainable_digest=trainer.layout.digest),
-        policy=policy_of(file, private=plan.privacy.enabled or not seeded),
+        policy=policy,
         seeded=seeded,
     )
 

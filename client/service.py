@@ -147,7 +147,7 @@ class SiteService:
         )
 
     def approve(self, read: Loaded) -> None:
-        """Approve what is loaded, in writing, and go on; raises ``Refused`` for another ``read``."""
+        """Approve what is loaded, in writing, and go on; raises ``Refused`` if ``read`` is not."""
         with self._one:
             site = self._opened()
             if self._rotated:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,18 +11,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from ..core.errors import InvalidInput, Problem, Refused
+from ..core.errors import InvalidInput, MissingInput, Problem, Refused
 from ..core.mechanism import MechanismSpec
 from ..core.plan import Plan
 from ..core.site_file import SiteFile
 from ..data.readers import read_site_data
 from ..data.site_data import Records, SiteData
 from ..models import registry
-from ..privacy.derive import mechanism, noise_multiplier
+from ..privacy.derive import evaluation_mechanism, mechanism, noise_multiplier
 from ..privacy.fingerprint import Register
 from ..privacy.ledger import Ledger
 from ..privacy.ledger_files import open_for_records
-from .policy import Policy
+from ..privacy.ledger_rows import LedgerEntry, verify_chain
+from ..privacy.ledger_store import open_readonly, read_rows
+from .policy import Policy, at_most
 
 if TYPE_CHECKING:
     from .kit import Kit
@@ -116,6 +119,40 @@ def open_ledger(file: SiteFile, policy: Policy, key: Ed25519PrivateKey, data: Si
         x=np.concatenate([data.train_x, data.test_x]),
         y=np.concatenate([data.train_y, data.test_y]),
         anchor=anchor_of(file),
+    )
+
+
+def ledger_entries(file: SiteFile) -> list[LedgerEntry]:
+    """Return the entries of the asset's ledger, none before it is made; needs no key.
+
+    Raises ``LedgerTampered`` or ``Interrupted`` for one that cannot be read.
+    """
+    try:
+        with open_readonly(file.ledger_path) as connection:
+            return verify_chain(read_rows(connection), None)
+    except MissingInput:
+        return []
+
+
+def budget_words(
+    file: SiteFile, kit: Kit, spec: MechanismSpec, entries: Sequence[LedgerEntry]
+) -> str:
+    """Return in words how much of the asset's budget this plan may use up at most."""
+    plan, cap = kit.plan, file.policy.max_epsilon
+    if not plan.privacy.enabled:
+        return "nothing is counted: the plan trains without noise"
+    ref = plan.site(file.site.name)
+    most = at_most(policy_of(file), plan, ref, spec, entries)
+    if most >= cap:
+        return (
+            f"all of max_epsilon {cap:g}: max_steps {file.policy.max_steps} does not keep this "
+            "plan below it"
+            if evaluation_mechanism(plan, ref) is None
+            else f"all of max_epsilon {cap:g}: each job of this plan may ask for one evaluation"
+        )
+    return (
+        f"epsilon {most:.3f} of max_epsilon {cap:g}, with repeated rounds and further jobs "
+        f"(max_steps {file.policy.max_steps})"
     )
 
 

@@ -35,6 +35,13 @@ _DEVICES = frozenset(
 )
 
 
+_INVISIBLE = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0"
+    "\U000e0100-\U000e01ef]"
+)
+"""Printable to Python, nothing to the eye: default-ignorables, Hangul fillers, blank Braille."""
+
+
 def text_fault(value: str) -> str:
     """Return why a text cannot be shown safely on one line, or '' when it can."""
     if not value.strip():
@@ -43,12 +50,19 @@ def text_fault(value: str) -> str:
         return f"has {len(value)} characters, more than {MAX_TEXT}"
     if not value.isprintable():
         return "holds a line break or another character that cannot be printed"
+    if _INVISIBLE.search(value):
+        return "holds a character that nobody can see"
     return ""
 
 
 def folded(value: str) -> str:
-    """Return a text as people compare names: case, letter width and spaces do not count."""
-    return " ".join(unicodedata.normalize("NFKC", value).casefold().split())
+    """Return a text as people compare names: its letters and digits alone.
+
+    Case, letter width, spaces, punctuation and loose marks do not count: names that look alike
+    must not count as two.
+    """
+    plain = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", value).casefold())
+    return "".join(character for character in plain if character.isalnum())
 
 
 def name_fault(value: str) -> str:

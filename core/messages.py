@@ -11,15 +11,21 @@ import json
 import math
 import re
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from .digest import canonical_bytes, sha256_hex
+from .forms import digest_fault
 from .signing import pae
 
 MAX_HEADER_BYTES = 16_384
+
+MAX_TEXT = 256
+"""Characters of one field: twice the longest that we write, a digest with its prefix, and more."""
+
+MAX_METRICS, MAX_METRIC_NAME = 32, 64
 
 _JOB = re.compile(r"[0-9a-z-]{1,64}")
 """A job's id names files on both sides, so nothing that could be a path may be one."""
@@ -32,6 +38,9 @@ DECLINE_CODES = frozenset(
     "ledger", "budget", "cancelled", "internal",
 }  # fmt: skip
 """Why a site may sit a round out: a closed list, none of which depends on its records."""
+
+
+H = TypeVar("H", bound="Header")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,14 +146,23 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, float) and math.isfinite(value)
 
 
+def _is_text(value: Any, most: int = MAX_TEXT) -> bool:
+    """Printable alone: JSON may hold a lone surrogate, which no UTF-8 file or message can."""
+    return isinstance(value, str) and len(value) <= most and value.isprintable()
+
+
 def _is_numbers(value: Any) -> bool:
-    return isinstance(value, dict) and all(
-        isinstance(name, str) and _is_number(number) for name, number in value.items()
+    return (
+        isinstance(value, dict)
+        and len(value) <= MAX_METRICS
+        and all(
+            _is_text(name, MAX_METRIC_NAME) and _is_number(number) for name, number in value.items()
+        )
     )
 
 
 _TYPES = {
-    "str": lambda value: isinstance(value, str),
+    "str": _is_text,
     "int": lambda value: type(value) is int and abs(value) < 2**53,
     "bool": lambda value: isinstance(value, bool),
     "float": _is_number,
@@ -188,6 +206,9 @@ class Update(Header):
     codec: str
     metrics: dict[str, float]
 
+    def _checked(self) -> Self:
+        return _with_head(self, self.ledger_head)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decline(Header):
@@ -205,11 +226,17 @@ class Decline(Header):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hello(Header):
-    """A site says who it is and where its ledger stands; ``nonce`` is the coordinator's."""
+    """A site says who it is and where its ledger stands; ``nonce`` is the coordinator's.
+
+    The coordinator's own question names no ledger head.
+    """
 
     plan: str
     nonce: str
     ledger_head: str
+
+    def _checked(self) -> Self:
+        return _with_head(self, self.ledger_head) if self.ledger_head else self
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -218,6 +245,13 @@ class Report(Header):
 
     model_sha256: str
     metrics: dict[str, float]
+
+
+def _with_head(message: H, head: str) -> H:
+    """Return the message if that is a ledger's head: a digest, all zeros for an empty ledger."""
+    if digest_fault(head):
+        raise BadMessage("schema")
+    return message
 
 
 def _kind(cls: type[Header]) -> str:

@@ -13,6 +13,7 @@ from .errors import InvalidSiteFile, Problem
 from .fields import about, homes_of, shown
 from .mechanism import Budget, Relation, Unit
 from .plan import MAX_EPSILON, MIN_DELTA
+from .public_keys import ed25519_key_fault
 from .reading import Reader, apply_rules
 from .toml_file import read_toml
 
@@ -111,7 +112,7 @@ class PolicySection:
         default=(),
         metadata=about(
             "Keys whose signatures count, obtained out of band",
-            fault=forms.key_fault,
+            fault=ed25519_key_fault,
             form='a list of "ed25519:" keys',
         ),
     )
@@ -301,13 +302,14 @@ def _schema(file: SiteTables) -> Iterator[Problem]:
 
 
 def _trust(file: SiteTables) -> Iterator[Problem]:
-    """A real site must know whom or what it trusts."""
-    if file.site.mode == "real" and not file.policy.plans and not file.policy.signatures:
+    """A real site must know whom it trusts; a plan's digest alone is no consent to a roster."""
+    if file.site.mode == "real" and not file.policy.signatures:
         yield Problem(
             where="[policy] signatures",
-            what="no signature is asked for and no plan is named",
-            why="This site would train for anyone who reaches it",
-            cure="name signers and how many signatures you ask for, or the digests in plans",
+            what="no signature is asked for",
+            why="This site would train for anyone who reaches it; [policy] plans only narrows "
+            "what signed plans may run",
+            cure="name signers, and write how many of them must have signed: 1 or more",
         )
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import lzma
 import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,11 @@ from .reader_table import Table
 _WHOLE = {"x", "y"}
 _PARTS = {"train_x", "train_y", "test_x", "test_y"}
 _UNITS = {"train_units", "test_units"}
+_UNREADABLE = (
+    ValueError, OSError, EOFError, KeyError, TypeError, AttributeError, zipfile.BadZipFile,
+    zlib.error, lzma.LZMAError, NotImplementedError, RuntimeError,
+)  # fmt: skip
+"""What damage can raise; the last two: a compression that is not there, an encrypted archive."""
 
 
 def read_npz(path: Path, *, classes: Sequence[str]) -> Table | tuple[Table, Table]:
@@ -53,12 +60,12 @@ def _arrays(path: Path) -> dict[str, NDArray[Any]]:
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
-    except (ValueError, OSError, EOFError, KeyError, TypeError, AttributeError, zipfile.BadZipFile):
+    except _UNREADABLE:
         # NumPy's own words may quote what it found in the file
         raise InvalidInput(
             f"{path.name} is not an .npz file of plain arrays",
             why="it is damaged, or holds objects that would have to be unpickled",
-            cure="save plain arrays of numbers and texts with numpy.savez",
+            cure="save plain arrays of numbers and texts with numpy.savez, without a password",
         ) from None
 
 

@@ -11,8 +11,8 @@ import hashlib
 import math
 import os
 import sqlite3
-from collections.abc import Iterable, Sequence
-from contextlib import closing, suppress
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from ..core.files import sync_folder
 
 _DOMAIN = b"collegium/fingerprint/1"
 _SALT_BYTES = 32
+_WAIT_S = 30.0
 
 _SCHEMA = (
     "CREATE TABLE IF NOT EXISTS salt (one INTEGER PRIMARY KEY CHECK (one = 1), value BLOB NOT NULL)"
@@ -79,7 +80,11 @@ class Register:
     """
 
     def __init__(self, path: Path) -> None:
-        """Open or create the register; raises ``LedgerTampered`` when it is not readable."""
+        """Open or create the register.
+
+        Raises ``LedgerTampered`` when it is not readable, ``Refused`` while another process
+        holds it.
+        """
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         with suppress(FileExistsError):
@@ -101,7 +106,7 @@ class Register:
 
     def ledger_of(self, asset: str) -> str | None:
         """Return the hash of the first entry of the asset's one ledger, None before it is made."""
-        with closing(self._open()) as database:
+        with self._database() as database:
             found = database.execute(
                 "SELECT genesis FROM ledgers WHERE asset = ?", (asset,)
             ).fetchone()
@@ -112,13 +117,13 @@ class Register:
 
         Raises ``Refused`` when it is another: a second ledger would be a second budget.
         """
-        with closing(self._open()) as database:
+        with self._database() as database:
             database.execute("INSERT OR IGNORE INTO ledgers VALUES (?, ?)", (asset, genesis))
         if self.ledger_of(asset) != genesis:
             raise another_ledger(asset)
 
     def _prepare(self) -> bytes:
-        with closing(self._open()) as database:
+        with self._database() as database:
             try:
                 database.execute("BEGIN IMMEDIATE")
                 for statement in _SCHEMA:
@@ -126,7 +131,7 @@ class Register:
                 database.execute("INSERT OR IGNORE INTO salt VALUES (1, ?)", (_fresh_salt(),))
                 ((salt,),) = database.execute("SELECT value FROM salt").fetchall()
                 database.execute("COMMIT")
-            except sqlite3.OperationalError:  # full, locked: nothing is wrong with the file
+            except sqlite3.OperationalError:
                 raise
             except (sqlite3.DatabaseError, ValueError) as error:
                 raise self._unreadable(error) from None
@@ -134,7 +139,7 @@ class Register:
 
     def _take(self, asset: str, digests: Sequence[bytes], *, keep: bool) -> None:
         name = fingerprint(digests).digest
-        with closing(self._open()) as database:
+        with self._database() as database:
             known = database.execute(
                 "SELECT 1 FROM exports WHERE asset = ? AND fingerprint = ?", (asset, name)
             ).fetchone()
@@ -160,12 +165,29 @@ class Register:
                 database.execute("INSERT INTO exports VALUES (?, ?)", (asset, name))
             database.execute("COMMIT" if keep else "ROLLBACK")
 
+    @contextmanager
+    def _database(self) -> Generator[sqlite3.Connection]:
+        """Yield a connection; one that another process holds is in use, not damaged."""
+        try:
+            with closing(self._open()) as database:
+                yield database
+        except sqlite3.OperationalError as error:
+            if not _busy(error):  # full: nothing is wrong with the file
+                raise
+            raise Refused(
+                f"the register of records {self.path.name} is in use",
+                why=f"another process has held it for more than {_WAIT_S:g} s",
+                cure="end the other process of this site, or wait for it, then try again",
+            ) from None
+
     def _open(self) -> sqlite3.Connection:
         try:
-            database = sqlite3.connect(self.path, isolation_level=None, timeout=30)
+            database = sqlite3.connect(self.path, isolation_level=None, timeout=_WAIT_S)
             database.execute("PRAGMA temp_store=MEMORY")  # digests on no other disk
             database.execute("PRAGMA synchronous=FULL")
         except sqlite3.DatabaseError as error:
+            if _busy(error):
+                raise
             raise self._unreadable(error) from None
         return database
 
@@ -175,6 +197,12 @@ class Register:
             why=str(error),
             cure="restore it from its backup; a new one would know none of the site's records",
         )
+
+
+def _busy(error: sqlite3.DatabaseError) -> bool:
+    """Return whether another connection holds the file."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    return code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
 def another_ledger(asset: str) -> Refused:

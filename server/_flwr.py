@@ -8,8 +8,11 @@ from ..core.messages import BadMessage, Sealed
 from ..core.wire import PAYLOAD, SEAL, VECTOR, from_records, to_npy
 
 
-def unpack(message: Message) -> Sealed:
-    """Return the signed bytes of a Flower message; raises ``BadMessage`` for any other form."""
+def unpack(message: Message, most: int) -> Sealed:
+    """Return the signed bytes of a Flower message; raises ``BadMessage`` for any other form.
+
+    A payload of more than ``most`` bytes is refused before any of it is copied.
+    """
     content = message.content
     if set(content) != {SEAL, VECTOR}:
         raise BadMessage("schema")  # records of any other kind too
@@ -17,7 +20,7 @@ def unpack(message: Message) -> Sealed:
         name: {key: array.data for key, array in record.items()}
         for name, record in content.array_records.items()
     }
-    return from_records(dict(content.config_records), arrays)
+    return from_records(dict(content.config_records), arrays, most)
 
 
 def array_of(payload: bytes) -> Array:

@@ -28,9 +28,9 @@ from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
 
 from ..core.digest import PREFIX, sha256_hex
 from ..core.errors import Interrupted
+from .resumable import is_resumable
 
 _COMPONENT = "flwr-cli"
-_AWAY = (502, 503, 504)
 T = TypeVar("T")
 
 
@@ -147,7 +147,7 @@ class Control:
         except httpx.TransportError as error:
             raise _away(type(error).__name__) from None
         except httpx.HTTPStatusError as error:
-            if error.response.status_code in _AWAY:
+            if is_resumable(error):
                 raise _away(f"it answers {error.response.status_code}") from None
             raise
 

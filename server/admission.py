@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -15,6 +15,7 @@ from ..core.layout import Layout, Vector
 from ..core.mechanism import MechanismSpec, spec_digest
 from ..core.messages import BadMessage, Decline, Sealed, Update
 from ..privacy.bounds import update_norm_bound
+from .told import Figures, may_be_told
 
 _PART = 1 << 16  # coordinates
 
@@ -31,12 +32,13 @@ class Member:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expected:
-    """The invitation that a reply must answer."""
+    """The invitation that a reply must answer; ``figures`` it asked for (empty: none)."""
 
     job: str
     round: int
     attempt: int
     base_sha256: str
+    figures: Figures = field(default_factory=dict[str, tuple[float, float]])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,21 +72,26 @@ class Admission:
             for name, member in members.items()
         }
 
+    @property
+    def payload_bytes(self) -> int:
+        """Return how long an update's payload is: no honest answer has a longer one."""
+        return self._codec.size_bytes(self._layout.size)
+
     def admit(
         self, site: str, reply: Sealed, expected: Expected
     ) -> tuple[Verdict, Admitted | None]:
         """Return a verdict, and the update when it is positive.
 
         Order, cheapest first: roster, byte length, signature and schema, job, round, attempt
-        and base, layout, mechanism and codec, then finite values and norm. A decline gives its
-        own code.
+        and base, layout, mechanism and codec, metrics, then finite values and norm. A decline
+        gives its own code.
         """
         member = self._members.get(site)
         if member is None:
             return refuse("roster", f"'{site}' is not on the roster"), None
         if (declined := self._declined(site, reply, member, expected)) is not None:
             return declined, None
-        if len(reply.payload) != self._codec.size_bytes(self._layout.size):
+        if len(reply.payload) != self.payload_bytes:
             return refuse("shape", f"{len(reply.payload)} bytes do not fit the layout"), None
         try:
             update = Update.open(reply, member.public_key)
@@ -128,6 +135,8 @@ class Admission:
         ):
             if given != wanted:
                 return refuse(code, f"{code} is not the one of the invitation")
+        if not may_be_told(update.metrics, expected.figures):
+            return refuse("metrics", "it tells other figures than the invitation asked for")
         return ACCEPT
 
     def _plausible(self, site: str, vector: Vector) -> Verdict:

@@ -99,7 +99,7 @@ def wait_ready(
         if not child.alive:
             raise NotAvailable(
                 f"{child.name} ended at once (exit code {child.exit_code})",
-                why=f"its last words are in {child.command.log}: {_last_line(child.tail())}",
+                why=f"its log is {child.command.log}; it said: {child.last_words or 'nothing'}",
                 cure="mend what it names, then start again",
             )
         if time.monotonic() > until:
@@ -109,8 +109,3 @@ def wait_ready(
                 cure="start again, on a machine with less load",
             )
         time.sleep(pause_s)
-
-
-def _last_line(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else "(nothing)"

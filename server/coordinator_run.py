@@ -8,19 +8,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..core.errors import NotAvailable
+from ..core.errors import NotAvailable, OutputExists
+from ..data.public import PublicSet
 from ..data.public_file import load_public
 from ._flwr_link import Control
 from .coordinator import LOOPBACK, Coordinator
 from .coordinator_state import Job, find_running, write_job
 from .events import Event
 from .federation_drive import federation_identity, open_store
-from .federation_result import federation_values
+from .federation_result import durable_rounds, federation_values
 from .opening import mechanisms, opening
 from .privacy_page import write_privacy_page
-from .public_file import write_public
+from .public_file import read_public, write_public
 from .report import write_report
 from .result import read_result, write_result
+from .resumable import resumable
 from .run_folder import is_finished, load_stage, save_stage, workspace
 from .supervise import STAGE, Patience, Pursuit
 
@@ -55,22 +57,26 @@ def run_federation(
     folder = asked.out.absolute()
     identity = federation_identity(coordinator.plan, coordinator.roster)
     with workspace(folder, coordinator.plan, identity=identity, resume=asked.resume):
-        if not is_finished(folder):
-            if asked.public is not None:
-                write_public(folder, load_public(asked.public))
-            job = prepare_job(coordinator, folder, asked.state)
-            if on_job:
-                on_job(job.job)
-            if load_stage(folder, STAGE) is None:
-                _pursue(
-                    coordinator,
-                    asked,
-                    job,
-                    on_event=on_event,
-                    on_flower=on_flower,
-                    patience=patience or Patience(),
-                )
-            finish(coordinator, folder)
+        finished = is_finished(folder)
+        public = load_public(asked.public) if asked.public and not finished else None
+        with resumable(folder):
+            if public is not None:
+                take_public(folder, public)
+            if not finished:
+                job = prepare_job(coordinator, folder, asked.state)
+                if on_job:
+                    on_job(job.job)
+                if load_stage(folder, STAGE) is None:
+                    _pursue(
+                        coordinator,
+                        asked,
+                        job,
+                        on_event=on_event,
+                        on_flower=on_flower,
+                        patience=patience or Patience(),
+                    )
+                finish(coordinator, folder)
+            write_pages(folder)
         return read_result(folder)
 
 
@@ -92,8 +98,32 @@ def finish(coordinator: Coordinator, folder: Path) -> None:
     opened = opening(coordinator.plan)
     specs = mechanisms(coordinator.plan, opened.layout)
     write_result(folder, federation_values(folder, coordinator, specs))
-    write_privacy_page(folder)
-    write_report(folder, folder / "report.html")
+    write_pages(folder)
+
+
+def write_pages(folder: Path) -> None:
+    """Write the pages of a finished run that lacks them; report.html, the last one, says so."""
+    report = folder / "report.html"
+    if not report.is_file():
+        write_privacy_page(folder)
+        write_report(folder, report)
+
+
+def take_public(folder: Path, test: PublicSet) -> None:
+    """Write the public set on which every round is measured; it stays the same for the run.
+
+    Raises ``OutputExists`` for another one than the run's, and for a first one after a round.
+    """
+    begun = read_public(folder)
+    if begun is None and not durable_rounds(folder):
+        write_public(folder, test)
+    elif begun is None or (begun.digest, begun.name) != (test.digest, test.name):
+        raise OutputExists(
+            f"the rounds in {folder} are measured on "
+            + ("no public records" if begun is None else f"'{begun.name}' ({begun.digest[:19]})"),
+            why="the metrics of a run are comparable on one set of records alone",
+            cure="leave --public out: --resume goes on with what the run began with",
+        )
 
 
 def _pursue(

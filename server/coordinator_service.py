@@ -62,9 +62,7 @@ def serving(
         executor.start()
         keeper = Keeper(
             (link, executor),
-            on_restart=lambda name, code: say(
-                f"{name} ended (exit code {code}); starting it again"
-            ),
+            on_restart=lambda name, how: say(f"{name} ended (exit code {how}); starting it again"),
         )
         yield Service(
             address=address, state=where, superlink=link, superexec=executor, keeper=keeper

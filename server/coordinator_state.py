@@ -9,12 +9,12 @@ import re
 import signal
 import time
 from collections.abc import Generator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..core.errors import Interrupted, InvalidInput, MissingInput, OutputExists
+from ..core.errors import Interrupted, InvalidInput, MissingInput, NotAvailable, OutputExists
 from ..core.files import write_atomic
 
 STATE_VARIABLE = "COLLEGIUM_STATE"
@@ -182,16 +182,29 @@ def holder_of(folder: Path) -> Holder | None:
 def end_holder(folder: Path, *, within_s: float = 10.0) -> None:
     """End the ServerApp that holds a run folder: SIGTERM, then SIGKILL; then nobody holds it.
 
-    For one whose Flower run is over: it can deliver nothing any more.
+    For one whose Flower run is over: it can deliver nothing any more. Raises ``NotAvailable``
+    when it belongs to another user, and when it does not end, each sign ``within_s`` seconds.
     """
-    until = time.monotonic() + within_s
-    number = signal.SIGTERM
+    begun = time.monotonic()
     while (holder := holder_of(folder)) is not None:
-        with suppress(ProcessLookupError, PermissionError):
-            os.kill(holder.pid, number)
+        waited = time.monotonic() - begun
+        if waited > 2 * within_s:
+            raise _held_on(holder, folder, "it does not end, not even by SIGKILL")
+        try:
+            os.kill(holder.pid, signal.SIGTERM if waited <= within_s else signal.SIGKILL)
+        except ProcessLookupError:
+            pass  # it ended just now, or another is taking its place
+        except PermissionError:
+            raise _held_on(holder, folder, "it belongs to another user of this machine") from None
         time.sleep(0.2)
-        if time.monotonic() > until:
-            number = signal.SIGKILL
+
+
+def _held_on(holder: Holder, folder: Path, why: str) -> NotAvailable:
+    return NotAvailable(
+        f"process {holder.pid} holds {folder} and cannot be ended from here",
+        why=why,
+        cure=f"end process {holder.pid} as its owner, then --resume",
+    )
 
 
 def _is_held(descriptor: int) -> bool:

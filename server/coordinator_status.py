@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_ssh_public_key,
 )
 
-from ..core.errors import Interrupted
+from ..core.errors import Interrupted, InvalidInput
 from ..core.plan import Plan
 from ._flwr_link import Control
 from .coordinator import LOOPBACK, Coordinator
@@ -77,11 +77,14 @@ def site_state(events: Sequence[Event], site: str) -> str:
 
 
 def _job(job: str, run: Path) -> dict[str, Any]:
-    history = durable_rounds(run)
+    try:
+        history, state = durable_rounds(run), _job_state(run)
+    except InvalidInput:  # one damaged run says nothing about the others
+        history, state = [], "its rounds cannot be read"
     return {
         "job": job,
         "run": str(run),
-        "state": _job_state(run),
+        "state": state,
         "round": history[-1].round if history else 0,
         "rounds": _planned_rounds(run),
     }

@@ -11,6 +11,7 @@ from ..core.messages import Invitation, Report, Sealed
 from .post import Answer, Lost, Post, PostDown
 from .roll import Roll
 from .task import Task
+from .told import figures_of, may_be_told
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +31,7 @@ class Courier:
     def __init__(self, task: Task, post: Post, roll: Roll) -> None:
         self._task, self._post, self._roll, self._clock = task, post, roll, task.clock
         self._layout_digest = task.layout.digest
+        self._figures = figures_of(task.plan)
         self._offset = task.clock.now() - task.clock.monotonic()
 
     @property
@@ -80,10 +82,10 @@ class Courier:
             logger.warning("the post is down: nothing was sent to %s", site)
             return None
 
-    def pull(self, ids: Iterable[str]) -> Iterator[tuple[str, Answer]]:
-        """Yield the replies that are there, one at a time: each may be as large as the model."""
+    def pull(self, ids: Iterable[str], *, most: int) -> Iterator[tuple[str, Answer]]:
+        """Yield the replies that are there, one at a time; ``most`` bytes of payload in each."""
         try:
-            yield from self._post.fetch(list(ids))
+            yield from self._post.fetch(list(ids), most=most)
         except PostDown:
             logger.warning("the post is down: nothing was fetched")
 
@@ -109,7 +111,7 @@ class Courier:
                 if message is not None:
                     pending[message] = site
             heard = False
-            for message, answer in self.pull(pending):
+            for message, answer in self.pull(pending, most=0):
                 site, heard = pending.pop(message, None), True
                 if site not in due:
                     continue
@@ -118,8 +120,12 @@ class Courier:
                     continue
                 del due[site]
                 report = self._roll.opened(Report, site, answer)
-                if report is not None and report.model_sha256 == digest:
+                if report is None or report.model_sha256 != digest:
+                    continue
+                if may_be_told(report.metrics, self._figures):
                     found[site] = report.metrics
+                else:
+                    logger.warning("site %s reports other figures than were asked for", site)
             if not heard:
                 self.pause()
         return found

@@ -20,11 +20,13 @@ from .recovery import standing
 from .roll import Roll
 from .store import Release
 from .task import Task
+from .told import figures_of
 
 logger = logging.getLogger(__name__)
 
 __all__ = ["Drive", "Task", "released_vector"]
 
+_LATE_ROUNDS = 2  # after its own, in which a late answer is still fetched, to be dropped
 _RENEWALS = 3  # invitations of a round that a site may find overdue before that is its answer
 
 
@@ -66,7 +68,7 @@ class Drive:
         """Begin where the store stands; raises ``InvalidInput`` when it cannot be mended."""
         self._task, self._clock = task, task.clock
         self._waiting: dict[str, _Asked] = {}
-        self._late: dict[str, None] = {}  # in order, so that a run can be repeated
+        self._late: dict[str, int] = {}  # round by question; in order, so that a run repeats
         found = standing(task)
         self._committed, self._lost = found.round, found.lost
         self.roll = Roll(task, post, found.heads)
@@ -142,6 +144,7 @@ class Drive:
             round=action.round,
             attempt=action.attempt,
             base_sha256=opened.base_sha256,
+            figures=figures_of(task.plan) if look else {},
         )
         for site in here:
             invitation = self._courier.invitation(
@@ -180,11 +183,17 @@ class Drive:
         ]
 
     def _drop_earlier(self, round: int) -> None:
-        """Await no answers to earlier rounds: they are fetched and dropped, so none pile up."""
+        """Await no answers to earlier rounds: they are fetched and dropped, so none pile up.
+
+        A question that nobody answers is not looked for beyond two rounds after its own.
+        """
         for message, asked in list(self._waiting.items()):
             if asked.expected.round != round:
                 del self._waiting[message]
-                self._late[message] = None
+                self._late[message] = asked.expected.round
+        for message, earlier in list(self._late.items()):
+            if earlier < round - _LATE_ROUNDS:
+                del self._late[message]
 
     def _fold(self, site: str) -> None:
         task, opened = self._task, self._round
@@ -266,7 +275,9 @@ class Drive:
     def _listen(self, state: rounds.State) -> list[rounds.Event]:
         """Return what arrived since the last look; always at least that time has passed."""
         events = self._meet()
-        for message, answer in self._courier.pull([*self._waiting, *self._late]):
+        for message, answer in self._courier.pull(
+            [*self._waiting, *self._late], most=self._task.admission.payload_bytes
+        ):
             self._late.pop(message, None)
             asked = self._waiting.pop(message, None)
             if asked is None or asked.site in self._round.answered:

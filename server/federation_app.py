@@ -13,12 +13,13 @@ from pathlib import Path
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from ..core.errors import CollegiumError, InvalidInput, MissingInput
+from ..core.errors import CollegiumError, Interrupted, InvalidInput, MissingInput
 from ..core.logs import logging_to
 from ._flwr_pace import fetch_promptly
 from .coordinator_state import STATE_VARIABLE, Job, hold_run, read_job
 from .events import EventLog
 from .processes import die_with_parent
+from .resumable import is_resumable
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +81,7 @@ def run_job(grid: Grid, job: Job, *, run_id: int) -> None:
             events.write(
                 "stopped",
                 run_id=run_id,
-                exit_code=75 if isinstance(error, OSError) else 70,
+                exit_code=Interrupted.exit_code if is_resumable(error) else 70,
                 what=f"the ServerApp failed ({type(error).__name__})",
                 why="its traceback is in log.jsonl in the run's folder",
                 cure="--resume goes on from the last durable round",

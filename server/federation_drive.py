@@ -10,6 +10,7 @@ from typing import Any
 
 from flwr.serverapp import Grid
 
+from ..core.agreement_files import ROSTER_ENVELOPE
 from ..core.codec import codec
 from ..core.digest import digest_of
 from ..core.layout import Vector
@@ -26,7 +27,7 @@ from .coordinator import Coordinator, load_coordinator
 from .coordinator_state import Job
 from .drive import Drive
 from .events import EventLog, all_events, release_event
-from .federation_heads import write_heads
+from .federation_heads import keep_roster, write_heads
 from .grid_post import GridPost
 from .models_out import write_vector_file, write_whole_model
 from .opening import Opening, mechanisms, opening
@@ -73,6 +74,7 @@ def drive_job(grid: Grid, job: Job, events: EventLog, *, run_id: int) -> None:
         return
     coordinator = load_coordinator(job.home)
     plan, roster = coordinator.plan, coordinator.roster
+    keep_roster(job.run, (coordinator.home.agreement / ROSTER_ENVELOPE).read_bytes())
     opened, public = opening(plan), read_public(job.run)
     specs = mechanisms(plan, opened.layout)
     with closing(open_store(job.run, plan, roster)) as store:
@@ -190,7 +192,7 @@ def _write_out(
         "model_sha256": write_vector_file(folder, vector, opened.layout),
         "global_bytes": write_whole_model(folder, opened.load(vector)),
         "heads": write_heads(folder, store.history()),
-        # Linux counts in KiB; this process alone, Flower's own two are not in it
-        "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        # Linux counts in KiB; this process alone: Flower's two and ServerApps before a crash not
+        "serverapp_peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     }
     save_stage(folder, STAGE, found)

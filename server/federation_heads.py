@@ -1,6 +1,7 @@
 """ledgers/SITE.json: the last ledger head that each site signed, with the signed bytes.
 
-A coordinator holds no ledger. What it can show is where a site said its ledger stood.
+A coordinator holds no ledger. What it can show is where a site said its ledger stood, and the
+rosters with whose keys an auditor checks that the site said so.
 """
 
 from __future__ import annotations
@@ -11,8 +12,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..core.agreement import Roster, read_envelope
+from ..core.digest import PREFIX
 from ..core.files import write_atomic
 from .store import Release
+
+LEDGERS, ROSTERS = "ledgers", "rosters"
+
+
+def keep_roster(folder: Path, envelope: bytes) -> None:
+    """Keep the signed roster under which sites are admitted; a new one lies beside the old."""
+    digest = Roster.from_bytes(read_envelope(envelope).payload).digest.removeprefix(PREFIX)
+    write_atomic(folder / ROSTERS / f"{digest}.dsse", envelope)
 
 
 def write_heads(folder: Path, history: Sequence[Release]) -> dict[str, str]:
@@ -23,7 +34,7 @@ def write_heads(folder: Path, history: Sequence[Release]) -> dict[str, str]:
         entry = _signed_head(folder, site, round)
         if entry is not None:
             text = json.dumps(entry, indent=1)
-            write_atomic(folder / "ledgers" / f"{site}.json", text.encode() + b"\n")
+            write_atomic(folder / LEDGERS / f"{site}.json", text.encode() + b"\n")
             found[site] = entry["ledger_head"]
     return found
 

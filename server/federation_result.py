@@ -9,7 +9,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from ..core.errors import MissingInput
+from ..core.errors import InvalidInput, MissingInput
 from ..core.mechanism import MechanismSpec
 from ..core.plan import Plan
 from ..models import registry
@@ -88,7 +88,8 @@ def federation_values(
         "pooled": None,
         "edge": None,
         "seconds": wall_seconds(all_events(folder)),
-        "peak_rss_bytes": found["peak_rss_bytes"],
+        "peak_rss_bytes": None,  # of a tree of processes, which nobody here sees whole
+        "serverapp_peak_rss_bytes": found.get("serverapp_peak_rss_bytes"),
     }
 
 
@@ -127,16 +128,25 @@ def _account(plan: Plan, name: str, spec: MechanismSpec, head: str) -> SiteAccou
 
 
 def durable_rounds(folder: Path) -> list[Release]:
-    """Return the durable rounds of a run, oldest first, while its ServerApp may be at work."""
+    """Return the durable rounds of a run, oldest first, while its ServerApp may be at work.
+
+    Raises ``InvalidInput`` when their file is damaged.
+    """
     path = folder / "rounds" / "rounds.sqlite"
     if not path.is_file():
         return []
     with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database:
         try:
             rows = database.execute("SELECT body FROM rounds ORDER BY round").fetchall()
+            return [release_of(json.loads(body)) for (body,) in rows]
         except sqlite3.OperationalError:
             return []  # it is being made
-    return [release_of(json.loads(body)) for (body,) in rows]
+        except (sqlite3.DatabaseError, ValueError, KeyError, TypeError):
+            raise InvalidInput(
+                f"the rounds in {path} cannot be read",
+                why="the file is damaged",
+                cure="restore the run's folder from a backup, then --resume",
+            ) from None
 
 
 def wall_seconds(events: Sequence[Event]) -> float:

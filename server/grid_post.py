@@ -13,6 +13,7 @@ from httpx import TransportError
 
 from ..core.messages import BadMessage, Sealed
 from ._flwr import array_of, pack, unpack
+from ._flwr_pace import at_most, fault_of
 from .post import Answer, Lost, Malformed, PostDown
 
 _LOST: dict[int, Literal["failed", "unavailable", "crashed", "gone"]] = {
@@ -24,6 +25,9 @@ _LOST: dict[int, Literal["failed", "unavailable", "crashed", "gone"]] = {
     8: "crashed",  # the ClientApp's process ended
 }
 """Errors that Flower makes by itself. A site of ours says 2 alone, and that is its answer."""
+
+
+_SMALL_AT_ONCE = 32  # replies that carry no payload: the Grid bounds each at about a megabyte
 
 
 class GridPost:
@@ -55,26 +59,30 @@ class GridPost:
             raise PostDown  # Flower logs it and goes on without an id
         return ids[0]
 
-    def fetch(self, ids: Iterable[str]) -> Iterator[tuple[str, Answer]]:
-        """Yield what has arrived, ``at_once`` replies at a time."""
+    def fetch(self, ids: Iterable[str], *, most: int) -> Iterator[tuple[str, Answer]]:
+        """Yield what has arrived, ``at_once`` replies at a time, more where they are small."""
         wanted = list(ids)
         step = self._at_once or len(wanted) or 1
+        if most == 0:
+            step = max(step, _SMALL_AT_ONCE)
         for start in range(0, len(wanted), step):
-            with _reachable():
+            with _reachable(), at_most(most):
                 found = deque(self._grid.pull_messages(wanted[start : start + step]))
             while found:
                 message = found.popleft()
-                question, answer = message.metadata.reply_to_message_id, _answer(message)
+                question, answer = message.metadata.reply_to_message_id, _answer(message, most)
                 del message  # the array it carries is another copy of the payload
                 yield question, answer
 
 
-def _answer(message: Message) -> Answer:
+def _answer(message: Message, most: int) -> Answer:
     if message.has_error():
+        if (fault := fault_of(message.error.reason)) is not None:
+            return Malformed(code=fault)
         reason = _LOST.get(message.error.code)
         return Lost(reason=reason) if reason else Malformed(code="error")
     try:
-        return unpack(message)
+        return unpack(message, most)
     except BadMessage as error:
         return Malformed(code=error.code)
 

@@ -54,6 +54,9 @@ class Post(Protocol):
         """Send a question of that kind; return its id. ``shared`` is ``share`` of its payload."""
         ...
 
-    def fetch(self, ids: Iterable[str]) -> Iterator[tuple[str, Answer]]:
-        """Yield the answers that are there, by the id of their question, one at a time."""
+    def fetch(self, ids: Iterable[str], *, most: int) -> Iterator[tuple[str, Answer]]:
+        """Yield the answers that are there, by the id of their question, one at a time.
+
+        An answer whose payload is longer than ``most`` bytes is ``Malformed``, code ``shape``.
+        """
         ...

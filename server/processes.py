@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,12 +20,14 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from ..core.errors import NotAvailable
+from .words import clean
 
 logger = logging.getLogger(__name__)
 
 _PR_SET_PDEATHSIG = 1
 _LOG_BYTES, _LOG_FILES = 5_000_000, 3
 _TAIL_BYTES = 2_000
+_LAST_CHARACTERS = 300
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +100,7 @@ class Child:
         self.command = command
         self._process: subprocess.Popen[bytes] | None = None
         self._pump: threading.Thread | None = None
+        self._last: deque[str] = deque(maxlen=1)
 
     @property
     def name(self) -> str:
@@ -133,8 +137,12 @@ class Child:
             preexec_fn=lambda: _die_with(parent, library),  # noqa: PLW1509  two system calls
         )
         stream = cast(BinaryIO, self._process.stdout)
+        self._last = deque(maxlen=1)
         self._pump = threading.Thread(
-            target=_pump, args=(stream, self.command.log), name=f"log-{self.name}", daemon=True
+            target=_pump,
+            args=(stream, self.command.log, self._last),
+            name=f"log-{self.name}",
+            daemon=True,
         )
         self._pump.start()
         logger.info("%s started, process %d", self.name, self._process.pid)
@@ -164,6 +172,16 @@ class Child:
         except OSError:
             return ""
         return raw.decode(errors="replace")
+
+    @property
+    def last_words(self) -> str:
+        """Return the last line that this process wrote, fit for a terminal; '' for none.
+
+        It is remembered, not read from the log: a full disk keeps no log.
+        """
+        if self._pump is not None and not self.alive:
+            self._pump.join(timeout=1.0)  # a child of its own may hold the pipe open
+        return self._last[0] if self._last else ""
 
     def _end_group(self, number: signal.Signals) -> None:
         if self._process is not None:
@@ -199,9 +217,10 @@ def _die_with(parent: int, library: ctypes.CDLL) -> None:
         os._exit(1)
 
 
-def _pump(stream: BinaryIO, log: Path) -> None:
+def _pump(stream: BinaryIO, log: Path, last: deque[str]) -> None:
     """Copy a child's output to its log until it ends; a full disk loses lines, never blocks."""
-    log.parent.mkdir(parents=True, exist_ok=True)
+    with suppress(OSError):
+        log.parent.mkdir(parents=True, exist_ok=True)
     handler = RotatingFileHandler(
         log, maxBytes=_LOG_BYTES, backupCount=_LOG_FILES, encoding="utf-8", delay=True
     )
@@ -210,5 +229,7 @@ def _pump(stream: BinaryIO, log: Path) -> None:
     with stream:
         for line in stream:
             text = line.decode(errors="replace").rstrip("\n")
+            if text.strip():
+                last.append(clean(text.strip())[:_LAST_CHARACTERS])
             handler.emit(logging.LogRecord("child", logging.INFO, "", 0, text, None, None))
     handler.close()

@@ -9,6 +9,7 @@ from pathlib import Path
 from ..core.agreement import Roster, read_envelope
 from ..core.agreement_files import ROSTER_ENVELOPE
 from ..core.errors import OutputExists
+from .out_folder import nameable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,8 +47,14 @@ class Folders:
 
 
 def admitted(out: Path, *, lab: bool) -> Folders:
-    """Return the folders; raises ``OutputExists`` where something else than this kind lies."""
+    """Return the folders, ``out`` made.
+
+    Raises ``OutputExists`` where something else than this kind lies, and ``InvalidInput`` for a
+    name that no folder can have.
+    """
     folders = Folders(out=out)
+    with nameable(out):
+        out.mkdir(parents=True, exist_ok=True)
     envelope = folders.agreement / ROSTER_ENVELOPE
     if envelope.exists():
         if Roster.from_bytes(read_envelope(envelope.read_bytes()).payload).lab != lab:
@@ -66,7 +73,7 @@ def admitted(out: Path, *, lab: bool) -> Folders:
 
 
 def _foreign(out: Path) -> bool:
-    return out.exists() and (not out.is_dir() or any(out.iterdir()))
+    return any(out.iterdir())
 
 
 def make_private(folder: Path) -> None:

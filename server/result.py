@@ -71,7 +71,7 @@ def sites_of(
                 "epsilon": spent["epsilon"] if spent else None,
                 "epsilon_total": spent["epsilon_total"] if spent else None,
                 "delta": plan.privacy.delta if spent else None,
-                "metrics": _metrics(reports.get(site.name) or {}) or None,
+                "metrics": _metrics(plan, reports.get(site.name) or {}) or None,
             }
         )
     return entries
@@ -84,7 +84,8 @@ def evaluation_of(plan: Plan, reports: Mapping[str, Mapping[str, float]]) -> dic
     the noise left nothing to divide by; ``noise_std`` is that of each site's each count.
     """
     mechanism = evaluation_mechanism(plan, plan.sites[0])
-    counted = [told for told in reports.values() if set(told) == set(COUNTS)]
+    private = plan.evaluation.origin == "private"
+    counted = [told for told in reports.values() if private and set(told) == set(COUNTS)]
     pooled = {name: sum(told[name] for told in counted) for name in COUNTS}
     return {
         "origin": plan.evaluation.origin,
@@ -94,9 +95,11 @@ def evaluation_of(plan: Plan, reports: Mapping[str, Mapping[str, float]]) -> dic
     }
 
 
-def _metrics(told: Mapping[str, float]) -> dict[str, float]:
-    if set(told) != set(COUNTS):
+def _metrics(plan: Plan, told: Mapping[str, float]) -> dict[str, float]:
+    if plan.evaluation.origin == "public":
         return dict(told)
+    if set(told) != set(COUNTS):
+        return {}
     accuracy = _accuracy(told)
     return {} if accuracy is None else {"accuracy": accuracy}
 

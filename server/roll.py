@@ -19,6 +19,7 @@ logger = logging.getLogger(__name__)
 
 _ASK_AGAIN_S = 5.0  # before a node whose answer was no good is asked once more who it is
 _PATIENCE_S = 60.0  # at most, before one that has not answered is: it may be training
+_PATIENCE_MOST_S = 600.0  # twice as long each time, so that a slow one catches up with the last
 _LOOK_S = 3.0  # between two looks at the connected nodes while everyone is there
 
 M = TypeVar("M", bound=Header)
@@ -52,7 +53,8 @@ class Roll:
         self._patience_s = min(_PATIENCE_S, task.plan.rounds.deadline_s / 4)
         self.nodes: dict[str, int] = {}
         self._ask_at: dict[int, float] = {}
-        self._hellos: dict[str, _Question] = {}
+        self._hellos: dict[str, _Question] = {}  # one for each node at most
+        self._unheard: dict[int, int] = {}  # hellos to a node since it answered one
         self._met_by: dict[str, int] = {}
         self._asked, self._next_look = 0, -math.inf
 
@@ -77,18 +79,21 @@ class Roll:
             if now >= self._ask_at.get(node, -math.inf):
                 self._ask(node)
         try:
-            for question, answer in self._post.fetch(list(self._hellos)):
+            for question, answer in self._post.fetch(list(self._hellos), most=0):
                 changes += self._answered(question, answer)
         except PostDown:
             logger.warning("the post is down: no answer could be fetched")
         return changes
 
     def forget(self, site: str, node: int) -> bool:
-        """Forget a node that was said to be gone; return False when the site has moved since."""
+        """Forget a node that was said to be gone; return False when the site has moved since.
+
+        A site may say so of itself, so one that is still there is not asked again at once.
+        """
         if self.nodes.get(site) != node:
             return False
         del self.nodes[site]
-        self._ask_at.pop(node, None)
+        self._ask_at[node] = self._task.clock.monotonic() + _ASK_AGAIN_S
         return True
 
     def opened(self, kind: type[M], site: str, answer: Answer) -> M | None:
@@ -103,6 +108,10 @@ class Roll:
     def _gone(self, here: set[int]) -> list[Change]:
         for node in set(self._ask_at) - here:
             del self._ask_at[node]
+            self._unheard.pop(node, None)
+        self._hellos = {
+            message: asked for message, asked in self._hellos.items() if asked.node in here
+        }
         gone = [site for site, node in self.nodes.items() if node not in here]
         for site in gone:
             del self.nodes[site]
@@ -120,13 +129,19 @@ class Roll:
             self._ask_at[node] = now + _ASK_AGAIN_S
             return
         self._asked += 1
+        for earlier in [name for name, asked in self._hellos.items() if asked.node == node]:
+            del self._hellos[earlier]
         self._hellos[message] = _Question(node=node, nonce=nonce, number=self._asked)
-        self._ask_at[node] = now + self._patience_s
+        unheard = self._unheard.get(node, 0)
+        self._unheard[node] = unheard + 1
+        patience = self._patience_s * 2.0 ** min(unheard, 30)
+        self._ask_at[node] = now + min(patience, max(self._patience_s, _PATIENCE_MOST_S))
 
     def _answered(self, message: str, answer: Answer) -> list[Change]:
         asked = self._hellos.pop(message, None)
         if asked is None or asked.node not in self._ask_at:
             return []  # no question of ours, or the node has gone since
+        self._unheard.pop(asked.node, None)
         site = self._who(asked, answer)
         if site is None:
             self._ask_at[asked.node] = self._task.clock.monotonic() + _ASK_AGAIN_S
@@ -145,6 +160,9 @@ class Roll:
             return None
         hello = self.opened(Hello, site, answer)
         if hello is None or (hello.job, hello.nonce) != (self._task.store.job, asked.nonce):
+            return None
+        if not hello.ledger_head:
+            logger.warning("site %s does not say where its ledger stands", site)
             return None
         if hello.plan != self.plan_digest:
             logger.warning("site %s has another plan", site)

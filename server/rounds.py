@@ -191,7 +191,8 @@ def _seen(state: State, event: SiteSeen) -> tuple[State, Actions]:
     if state.phase == "gathering" and len(state.present) == len(rules.roster):
         return _open(state, event.now)
     in_time = event.now < state.closes_at  # if not, TimePassed closes or asks it with the others
-    if state.phase == "open" and in_time and event.site not in state.answers:
+    due = state.again.get(event.site, -math.inf) <= event.now  # the pause after a loss goes on
+    if state.phase == "open" and in_time and due and event.site not in state.answers:
         state = replace(state, again=_without(state.again, event.site))
         return state, (_invitation(state, (event.site,)),)
     return state, ()
@@ -199,8 +200,7 @@ def _seen(state: State, event: SiteSeen) -> tuple[State, Actions]:
 
 def _gone(state: State, event: SiteGone) -> tuple[State, Actions]:
     """Forget that a site is here: it is invited when it is seen again."""
-    present, again = state.present - {event.site}, _without(state.again, event.site)
-    return replace(state, present=present, again=again), ()
+    return replace(state, present=state.present - {event.site}), ()
 
 
 def _lost(state: State, event: Lost) -> tuple[State, Actions]:
@@ -259,7 +259,11 @@ def _time_passed(state: State, now: float) -> tuple[State, Actions]:
 
 
 def _invite_again(state: State, now: float) -> tuple[State, Actions]:
-    due = tuple(site for site in state.rules.roster if state.again.get(site, math.inf) <= now)
+    due = tuple(
+        site
+        for site in state.rules.roster
+        if site in state.present and state.again.get(site, math.inf) <= now
+    )
     if state.phase != "open" or not due:
         return state, ()
     return replace(state, again=_without(state.again, *due)), (_invitation(state, due),)

@@ -14,6 +14,7 @@ from ..core.errors import OutputExists
 from ..core.files import write_atomic
 from ..core.plan import Plan
 from ..core.plan_file import write_plan
+from .out_folder import nameable
 from .result import FILE
 
 
@@ -24,15 +25,14 @@ def workspace(folder: Path, plan: Plan, *, identity: str, resume: bool) -> Gener
     A folder with anything in it is refused without ``resume``; one that another process is
     running in, or that began as another run than ``identity``, is refused always.
     """
-    if folder.is_file():
-        raise OutputExists(f"{folder} is a file", cure="name a folder with --out")
-    if not resume and folder.is_dir() and any(folder.iterdir()):
+    with nameable(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    if not resume and any(folder.iterdir()):
         raise OutputExists(
             f"{folder} is not empty",
             why="a run never overwrites another",
             cure="choose another --out, or --resume the run that it holds",
         )
-    folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / ".lock")
     try:
         lock.acquire(timeout=0)

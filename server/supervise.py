@@ -42,6 +42,8 @@ class Process(Protocol):
     def alive(self) -> bool: ...
     @property
     def exit_code(self) -> int | None: ...
+    @property
+    def last_words(self) -> str: ...
     def start(self) -> None: ...
 
 
@@ -56,14 +58,15 @@ class _Kept:
 class Keeper:
     """Starts a process again when it has ended, after a pause that doubles from 1 s to 60 s.
 
-    Each stands alone: a SuperLink that ends takes nobody with it.
+    Each stands alone: a SuperLink that ends takes nobody with it. ``on_restart`` hears the name
+    of what ended and how: its exit code, and the last line that it wrote.
     """
 
     def __init__(
         self,
         processes: Iterable[Process],
         *,
-        on_restart: Callable[[str, int | None], None] | None = None,
+        on_restart: Callable[[str, str], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._clock = clock
@@ -80,13 +83,19 @@ class Keeper:
             elif kept.start_at is None:
                 pause = min(2.0**kept.failures, _LONGEST_PAUSE_S)
                 kept.failures, kept.start_at = kept.failures + 1, now + pause
-                name, code = kept.process.name, kept.process.exit_code
-                logger.warning("%s ended (exit code %s); again in %g s", name, code, pause)
+                name, how = kept.process.name, how_it_ended(kept.process)
+                logger.warning("%s ended (exit code %s); again in %g s", name, how, pause)
                 if self._on_restart:
-                    self._on_restart(name, code)
+                    self._on_restart(name, how)
             elif now >= kept.start_at:
                 kept.start_at, kept.started_at = None, now
                 kept.process.start()
+
+
+def how_it_ended(process: Process) -> str:
+    """Return a process's exit code and its last words: '75; it said: the disk is full'."""
+    said = process.last_words
+    return f"{process.exit_code}; it said: {said}" if said else f"{process.exit_code}"
 
 
 # --- a job over its Flower runs -----------------------------------------------------------------
@@ -181,7 +190,10 @@ class Pursuit:
                 self.flower.stop(self._run_id)
             except Exception:
                 logger.warning("the Flower run %d could not be stopped", self._run_id)
-            end_holder(self.folder)
+            try:
+                end_holder(self.folder)
+            except CollegiumError as error:  # what stopped us is the news, not this
+                logger.warning("%s", error.message())
 
     # --- one Flower run -------------------------------------------------------------------------
 

@@ -66,6 +66,7 @@ def audit_run(folder: Path, *, canaries: int = 0) -> dict[str, Any]:
     ``canaries`` > 0 adds a charged run with so many canaries on a shadow copy of one site.
     Raises ``MissingInput`` without evidence and ``InvalidInput`` for a broken run.
     """
+    _require_here(folder)
     plan, custom = _plan_of(folder)
     sites = _evidence_of(folder, plan)
     entries = {site.name: _ledger_entries(folder, site.name) for site in plan.sites}
@@ -114,15 +115,20 @@ def _write(path: Path, values: Mapping[str, Any]) -> None:
 
 
 def audit_site(site_file: Path) -> dict[str, Any]:
-    """Return the audit of a real site from the evidence beside its ledger; writes nothing.
+    """Return the audit of a real site from the evidence that it keeps; writes nothing.
+
+    The evidence lies in the site's state folder, or beside its ledger.
 
     Noise, batches and what the ledger was charged are tested; clipping needs the plan's model,
     which the site file does not name. Raises ``MissingInput`` without evidence.
     """
     site = SiteFile.load(site_file)
-    attempts = tuple(read_evidence(site.ledger_path.parent / EVIDENCE).values())
+    path = site.state_path / EVIDENCE
+    if not path.is_file():
+        path = site.ledger_path.parent / EVIDENCE
+    attempts = tuple(read_evidence(path).values())
     if not attempts:
-        raise _no_evidence(site.ledger_path.parent)
+        raise _no_evidence(path.parent)
     rows = _read_ledger(site.ledger_path, None)  # the site file does not name the site's key
     name = site.site.name
     sites = {name: attempts}
@@ -181,6 +187,17 @@ def _values(findings: Sequence[Finding], *, source: str, simulated: bool) -> dic
     }
 
 
+def _require_here(folder: Path) -> None:
+    """Raise ``MissingInput`` for a real run: what is audited never leaves its sites."""
+    job = load_stage(folder, "job") is not None or any((folder / "ledgers").glob("*.json"))
+    if job and not (folder / "sites").is_dir():
+        raise MissingInput(
+            f"{folder} is a real run, and holds no evidence",
+            why="evidence and ledgers stay at the sites; a coordinator has signed heads alone",
+            cure="at each site `collegium audit --site SITE.toml`; here `collegium ledger verify`",
+        )
+
+
 def _plan_of(folder: Path) -> tuple[Plan, bool]:
     """Return a run's plan and whether its objects were passed in from Python."""
     if holds_seeds(folder):
@@ -198,6 +215,7 @@ def _plan_of(folder: Path) -> tuple[Plan, bool]:
     plan = Plan.load(folder / "plan.toml")
     begun = load_stage(folder, "begun") or {}
     identities = {run_identity(plan, custom=custom): custom for custom in (False, True)}
+    identities[run_identity(plan, custom=False, processes=True)] = False
     if begun.get("identity") not in identities:
         raise InvalidInput(
             f"{folder / 'plan.toml'} is not the plan of this run",

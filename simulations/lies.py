@@ -24,7 +24,7 @@ from ..core.signing import generate_key, pae
 CANARY = "canary-7f3a-patient-4711"
 """A text that must never be seen outside the site that raised it."""
 
-_UPDATE, _DECLINE = "update", "decline"
+_UPDATE, _DECLINE, _HELLO, _REPORT = "update", "decline", "hello", "report"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,11 +41,12 @@ SealedLie = Callable[[Liar, Sealed], Sealed]
 """From the honest answer to the answer that is sent."""
 
 
-def _with_header(**changes: Any) -> SealedLie:
+def _with_header(*, kind: str = _UPDATE, **changes: Any) -> SealedLie:
     """Return the lie that signs other header fields."""
 
     def lie(liar: Liar, honest: Sealed) -> Sealed:
-        return _signed(liar.key, json.loads(honest.header) | changes, honest.payload)
+        values = json.loads(honest.header) | changes
+        return _signed(liar.key, values, honest.payload, kind=kind)
 
     return lie
 
@@ -114,6 +115,8 @@ def _signed(
     return Sealed(header=header, signature=signature, payload=payload)
 
 
+_SURROGATE = "\ud800"  # JSON may hold it, and no UTF-8 text can
+
 SEALED_LIES: Mapping[str, tuple[SealedLie, str]] = {
     "nan": (_with_vector(lambda v: _set(v, float("nan"))), "nonfinite"),
     "infinite": (_with_vector(lambda v: _set(v, float("-inf"))), "nonfinite"),
@@ -132,6 +135,15 @@ SEALED_LIES: Mapping[str, tuple[SealedLie, str]] = {
     "nan-metric": (_with_header(metrics={"accuracy": float("nan")}), "schema"),
     "infinite-metric": (_with_header(metrics={"accuracy": float("inf")}), "schema"),
     "monstrous-metric": (_with_header(metrics={"accuracy": 10**400}), "schema"),
+    "surrogate-metric": (_with_header(metrics={_SURROGATE: 0.5}), "schema"),
+    "long-metric": (_with_header(metrics={"a" * 65: 0.5}), "schema"),
+    "many-metrics": (_with_header(metrics={f"m{n}": 0.5 for n in range(33)}), "schema"),
+    "unasked-metric": (_with_header(metrics={"accuracy": 0.5}), "metrics"),
+    "invented-metric": (_with_header(metrics={CANARY: 0.5}), "metrics"),
+    "surrogate-head": (_with_header(ledger_head=_SURROGATE), "schema"),
+    "long-head": (_with_header(ledger_head="0" * 10_000), "schema"),
+    "told-head": (_with_header(ledger_head=CANARY), "schema"),
+    "no-head": (_with_header(ledger_head=""), "schema"),
     "long-header": (_with_header(job="0" * 20_000), "header"),
     "bad-signature": (
         _with_seal(
@@ -158,9 +170,36 @@ SEALED_LIES: Mapping[str, tuple[SealedLie, str]] = {
     "stranger": (_stranger, "signature"),
     "too-short": (_with_payload(lambda data: data[:-1]), "shape"),
     "too-long": (_with_payload(lambda data: data + b"\0"), "shape"),
+    "far-too-long": (_with_payload(lambda data: data + bytes(1 << 16)), "shape"),
     "no-payload": (_with_payload(lambda data: b""), "shape"),
     "forged-ok": (_forged_decline("ok"), "shape"),
     "invented-code": (_forged_decline(CANARY), "shape"),
     "false-decline": (_forged_decline("budget"), "budget"),
 }
 """Each lie with the reason code under which it must be refused."""
+
+HELLO_LIES: Mapping[str, SealedLie] = {
+    "surrogate": _with_header(kind=_HELLO, ledger_head=_SURROGATE),
+    "told": _with_header(kind=_HELLO, ledger_head=CANARY),
+    "no-head": _with_header(kind=_HELLO, ledger_head=""),
+    "long": _with_header(kind=_HELLO, ledger_head="0" * 10_000),
+    "other-plan": _with_header(kind=_HELLO, plan=_SURROGATE),
+    "old-nonce": _with_header(kind=_HELLO, nonce="0"),
+    "payload": lambda liar, honest: _signed(
+        liar.key, json.loads(honest.header), bytes(1 << 16), kind=_HELLO
+    ),
+}
+"""Lies of a site about itself, after which it is not met: it has to be asked again."""
+
+REPORT_LIES: Mapping[str, SealedLie] = {
+    "surrogate": _with_header(kind=_REPORT, metrics={_SURROGATE: 0.5}),
+    "invented": _with_header(kind=_REPORT, metrics={"accuracy": 0.5, CANARY: 0.5}),
+    "counts": _with_header(kind=_REPORT, metrics={"correct": 1e300, "records": 1e-300}),
+    "large": _with_header(kind=_REPORT, metrics={"accuracy": 1e9}),
+    "many": _with_header(kind=_REPORT, metrics={f"m{n}": 0.5 for n in range(500)}),
+    "other-model": _with_header(kind=_REPORT, model_sha256=CANARY),
+    "payload": lambda liar, honest: _signed(
+        liar.key, json.loads(honest.header), bytes(1 << 16), kind=_REPORT
+    ),
+}
+"""Lies of a site about a public test part; the run goes on without its report."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +70,7 @@ class Stage:
     ends: list[tuple[str, float]]
     restored: int = 0
     released: Vector | None = None
+    reports: dict[str, dict[str, float]] = field(default_factory=dict[str, dict[str, float]])
 
 
 def play(seed: int, kinds: Kinds | None = None, case: Scenario | None = None) -> Stage:
@@ -109,7 +110,7 @@ def _live(stage: Stage, kinds: Kinds) -> str:
         stage.histories.append(store.history())
         drive = kinds.drive(stage.post, Task(**stage.task, store=store))
         stage.released = drive.run()
-        drive.reports(stage.released)
+        stage.reports = drive.reports(stage.released)
     except Crash as crash:
         return f"crash in {crash}"
     except Stuck:
@@ -155,7 +156,7 @@ def _stage(case: Scenario, kinds: Kinds) -> Stage:
         seed=case.seed,
         fresh_noise=case.fresh_noise,
     )
-    lies = dict(case.liars)
+    lies, talk = dict(case.liars), dict(case.talkers)
     sites = {
         name: kinds.site(
             world,
@@ -164,6 +165,7 @@ def _stage(case: Scenario, kinds: Kinds) -> Stage:
             key=loaded[name],
             spec=spec_digest(spec),
             lie=_lie(lies[name]) if name in lies else None,
+            talk=talk.get(name, ""),
         )
         for name in names
     }

@@ -20,6 +20,7 @@ from ..core.codec import codec
 from ..core.digest import sha256_hex
 from ..core.layout import Vector
 from ..server.store import Release
+from .lies import CANARY
 from .nemesis import JOB, UPDATES, Stage
 from .nemesis_scenario import DEADLINE_S
 
@@ -31,7 +32,10 @@ Floats = NDArray[np.float64]
 
 def breaks(stage: Stage) -> list[str]:
     """Return every invariant that does not hold, each with what was found; empty when all do."""
-    return [*_aggregates(stage), *_spend(stage), *_chain(stage), *_ends(stage), *_secrets(stage)]
+    return [
+        *_aggregates(stage), *_spend(stage), *_chain(stage), *_ends(stage), *_secrets(stage),
+        *_words(stage),
+    ]  # fmt: skip
 
 
 # --- I1, I3, I7: what was aggregated --------------------------------------------------------
@@ -218,3 +222,14 @@ def _secrets(stage: Stage) -> Iterator[str]:
     for name, raw in stage.keys.items():
         if raw in everything or raw.hex().encode() in everything:
             yield f"I6 the private key of {name} is in a message or a file"
+
+
+def _words(stage: Stage) -> Iterator[str]:
+    """I8: no text that a site chose is in an event, a file or a report."""
+    told = [line for line in stage.world.log if line.split(" ")[1] != "site"]
+    files = b"\n".join([*stage.disk.files.values(), stage.disk.snapshot()[1]])
+    if CANARY in "\n".join(told) or CANARY.encode() in files:
+        yield "I8 a text that a site chose is in an event or a file"
+    for name, metrics in stage.reports.items():
+        if metrics != {"accuracy": 0.5}:
+            yield f"I8 the report of {name} is not what an honest site tells"

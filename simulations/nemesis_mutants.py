@@ -7,7 +7,7 @@ A check that has never failed shows nothing. Each bug here replaces one class of
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from safetensors import SafetensorError
@@ -66,8 +66,8 @@ class TakesAnyRound(Admission):
     """Does not compare round, attempt and base with the invitation."""
 
     def _answers(self, site: str, update: Update, member: Member, expected: Expected) -> Verdict:
-        same = Expected(
-            job=expected.job,
+        same = replace(
+            expected,
             round=update.round,
             attempt=update.attempt,
             base_sha256=update.base_sha256,

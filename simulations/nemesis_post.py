@@ -71,13 +71,14 @@ class SimPost:
         world.act(f"after send {kind}")
         return question
 
-    def fetch(self, ids: Iterable[str]) -> Iterator[tuple[str, Answer]]:
+    def fetch(self, ids: Iterable[str], *, most: int) -> Iterator[tuple[str, Answer]]:
         """Yield what is there, each once; sometimes also an answer to no question."""
         self._reach("fetch")
         for question in ids:
             for answer in self._ready.pop(question, ()):
                 self._world.act("fetched")
-                yield question, answer
+                large = isinstance(answer, Sealed) and len(answer.payload) > most
+                yield question, Malformed(code="shape") if large else answer
                 if self._world.chance(self._case.rates.stray, "stray reply"):
                     yield "never-asked", answer
 

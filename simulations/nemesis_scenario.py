@@ -6,7 +6,7 @@ import random
 from dataclasses import dataclass, field
 
 from ..core import plan as p
-from .lies import SEALED_LIES
+from .lies import HELLO_LIES, REPORT_LIES, SEALED_LIES
 
 HORIZON_S = 240.0
 """When faults cease: from then on every run must come to its end."""
@@ -63,6 +63,7 @@ class Scenario:
     clock_jumps: tuple[tuple[float, float], ...] = ()
     skews: tuple[tuple[str, float], ...] = ()
     liars: tuple[tuple[str, str], ...] = ()
+    talkers: tuple[tuple[str, str], ...] = ()
     disk_lies: bool = False
     disk_rots: bool = False
     backup_at: float | None = None
@@ -71,6 +72,7 @@ class Scenario:
 def scenario(seed: int) -> Scenario:
     """Return the federation of a seed; each kind of fault is in about every third of them."""
     rng = random.Random(f"collegium/nemesis/1/{seed}")
+    talk = random.Random(f"collegium/nemesis/talk/1/{seed}")
     names = tuple(f"s{number}" for number in range(rng.randint(2, 5)))
     flapping = rng.random() < 0.1  # half of the sites come and go all the time
     return Scenario(
@@ -94,6 +96,7 @@ def scenario(seed: int) -> Scenario:
         ),
         skews=tuple((rng.choice(names), rng.uniform(-3, 3)) for _ in range(_count(rng, 2))),
         liars=_liars(rng, names),
+        talkers=_talkers(talk, names),
         disk_lies=rng.random() < 0.3,
         disk_rots=rng.random() < 0.3,
         backup_at=rng.uniform(0, 40) if rng.random() < 0.1 else None,
@@ -154,6 +157,12 @@ def _liars(rng: random.Random, names: tuple[str, ...]) -> tuple[tuple[str, str],
     lies = [*sorted(SEALED_LIES), "replay"]
     lies.remove("stranger")  # its key is drawn at random: the run would not repeat
     return tuple((name, rng.choice(lies)) for name in liars)
+
+
+def _talkers(rng: random.Random, names: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    """Any site may lie about itself or in its report: its updates do not depend on it."""
+    lies = [f"hello {name}" for name in HELLO_LIES] + [f"report {name}" for name in REPORT_LIES]
+    return tuple((name, rng.choice(lies)) for name in names if rng.random() < 0.15)
 
 
 def _count(rng: random.Random, most: int) -> int:

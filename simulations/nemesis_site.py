@@ -19,7 +19,8 @@ from ..core.codec import Codec
 from ..core.digest import sha256_hex
 from ..core.layout import Layout, Vector
 from ..core.messages import BadMessage, Decline, Hello, Invitation, Report, Sealed, Update
-from .lies import Liar, SealedLie
+from ..privacy.ledger_rows import GENESIS_HEAD
+from .lies import HELLO_LIES, REPORT_LIES, Liar, SealedLie
 from .nemesis_world import EPOCH, World
 
 Attempt = tuple[str, int, int]
@@ -72,38 +73,47 @@ class SimSite:
         key: Ed25519PrivateKey,
         spec: str,
         lie: SealedLie | None = None,
+        talk: str = "",
     ) -> None:
-        """``spec`` is the digest of its mechanism; ``lie`` what it sends in place of updates."""
+        """``spec`` is the digest of its mechanism; ``lie`` what it sends in place of updates.
+
+        ``talk`` names the lie that it tells in every second hello, or in its reports.
+        """
         self.name, self._world, self.terms, self._key, self._spec = name, world, terms, key, spec
         self.lie, self._liar = lie, Liar(key=key, codec=terms.codec, size=terms.layout.size)
+        self._talk, self._hellos = talk, 0
         self.books = Books()
         self.full, self.skew_s = False, 0.0
 
     @property
     def head(self) -> str:
         """Return the hash of the newest ledger entry."""
-        return self.books.entries[-1].head if self.books.entries else "genesis"
+        return self.books.entries[-1].head if self.books.entries else GENESIS_HEAD
 
     def hello(self, request: Sealed) -> Sealed:
         """Answer who this site is and where its ledger stands."""
         asked = Hello.open(request, self.terms.coordinator)
-        return Hello(
+        honest = Hello(
             job=asked.job,
             site=self.name,
             plan=self.terms.plan,
             nonce=asked.nonce,
             ledger_head=self.head,
         ).seal(self._key)
+        self._hellos += 1
+        lie = HELLO_LIES.get(self._talk.removeprefix("hello ")) if self._hellos % 2 else None
+        return self._told("hello", lie, honest)
 
     def evaluate(self, request: Sealed) -> Sealed:
         """Answer how good a model is: these sites always say the same."""
         asked = Invitation.open(request, self.terms.coordinator)
-        return Report(
+        honest = Report(
             job=asked.job,
             site=self.name,
             model_sha256=asked.base_sha256,
             metrics={"accuracy": 0.5},
         ).seal(self._key)
+        return self._told("report", REPORT_LIES.get(self._talk.removeprefix("report ")), honest)
 
     def train(self, request: Sealed) -> Sealed:
         """Answer an invitation: gate, stored bytes or reserve, train, spool, commit."""
@@ -129,12 +139,18 @@ class SimSite:
         rng = np.random.Generator(np.random.PCG64(int.from_bytes(digest[:16], "big")))
         return (0.1 * rng.standard_normal(self.terms.layout.size)).astype(np.float32)
 
+    def _told(self, kind: str, lie: SealedLie | None, honest: Sealed) -> Sealed:
+        if lie is None or not self._talk.startswith(f"{kind} ") or self._world.quiet:
+            return honest
+        self._world.injected[f"lie in a {kind}"] += 1
+        return lie(self._liar, honest)
+
     # --- one step each, as in client/site.py ------------------------------------------------
 
     def _admit(self, asked: Invitation, payload: bytes) -> tuple[str, Vector]:
         nothing = np.zeros(0, dtype=np.float32)
         seen = asked.site_ledger_head
-        known = {"genesis", *(entry.head for entry in self.books.entries)}
+        known = {GENESIS_HEAD, *(entry.head for entry in self.books.entries)}
         rules = (
             (asked.site == self.name, "roster"),
             (asked.plan == self.terms.plan, "plan"),

@@ -18,7 +18,7 @@ import pytest
 from click.testing import CliRunner
 
 from collegium.cli.coordinator import group
-from collegium.cli.coordinator_view import Feed, status_lines
+from collegium.cli.coordinator_view import status_lines
 from collegium.cli.main import run as collegium
 from collegium.cli.view import View
 
@@ -144,6 +144,38 @@ def test_status_after_a_run_tells_each_sites_last_head(make_federation: Any) -> 
     assert len(list(status_lines(found))) >= 6
 
 
+def test_what_a_site_has_sent_moves_no_cursor(make_federation: Any) -> None:
+    lab = make_federation()
+    lab.drive()
+    path = lab.run / "stages" / "federation.json"
+    found = json.loads(path.read_text())
+    found["heads"]["s1"] = "\x1b[2J\x1b]0;pwned\x07"
+    path.write_text(json.dumps(found))
+    done = CliRunner().invoke(group, ["status", str(lab.home)])
+    assert done.exit_code == 0 and "pwned" in done.output
+    assert "\x1b" not in done.output and "\x07" not in done.output
+
+
+def test_a_damaged_run_is_told_beside_the_others(make_federation: Any) -> None:
+    lab = make_federation()
+    lab.prepare()
+    (lab.run / "rounds" / "rounds.sqlite").write_bytes(b"not a database" * 100)
+    done = CliRunner().invoke(group, ["status", str(lab.home)])
+    assert done.exit_code == 0, done.exception
+    assert "its rounds cannot be read" in done.output
+
+
+@pytest.mark.parametrize(("name", "code"), [("afile/run", 73), ("afile", 73), ("x" * 300, 65)])
+def test_an_out_that_no_folder_can_be(
+    make_federation: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, code: int
+) -> None:
+    lab = make_federation()
+    (tmp_path / "afile").write_text("")
+    words = ["coordinator", "run", str(lab.home), "--out", str(tmp_path / name)]
+    assert collegium(words) == code
+    assert "--out" in capsys.readouterr().err
+
+
 class Heard(View):
     """Remembers what the view was told."""
 
@@ -169,20 +201,21 @@ class Heard(View):
 
 def test_the_feed_shows_every_round_once(make_federation: Any) -> None:
     from collegium.server.events import all_events
+    from collegium.simulations.feed import Feed
 
     lab = make_federation()
     lab.drive()
     events = all_events(lab.run)
     view = Heard()
-    feed = Feed(lab.coordinator(), view, lab.run)
-    feed.begin("job")
+    feed = Feed(lab.plan, view, lab.run)
+    feed.begin()
     for event in events:
         feed.hear(event)
     assert view.told[0] == ("started", 3)
     assert not [told for told in view.told if told[0] == "round"], "durable before, shown before"
     view = Heard()
-    feed = Feed(lab.coordinator(), view, lab.folder / "nowhere")
-    feed.begin("job")
+    feed = Feed(lab.plan, view, lab.folder / "nowhere")
+    feed.begin()
     for event in [*events, *events]:
         feed.hear(event)
     assert [told[1] for told in view.told if told[0] == "round"] == [1, 2, 3]

@@ -213,5 +213,5 @@ def test_flags_are_typed_again_as_they_were() -> None:
         out=Path("x"), resume=False, rounds=3, epsilon=0.5, seed=0, seeds=4, no_privacy=False,
         as_json=True, verbose=True,
     )  # fmt: skip
-    words = "--out x --rounds 3 --epsilon 0.5 --seed 0 --seeds 4 --json --resume"
+    words = "--out x --rounds 3 --epsilon 0.5 --seed 0 --seeds 4 --json --verbose --resume"
     assert flags.typed() == words.split()

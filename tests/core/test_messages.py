@@ -24,6 +24,7 @@ from collegium.core.messages import (
 from collegium.core.signing import generate_key, pae
 
 KEY = generate_key()
+HEAD = "sha256:" + "c" * 64
 JOB = "0123456789abcdef0123456789abcdef"
 INVITATION = Invitation(
     job=JOB, site="north", plan="sha256:p", round=1, attempt=1, base_sha256="sha256:b",
@@ -31,13 +32,13 @@ INVITATION = Invitation(
 )  # fmt: skip
 UPDATE = Update(
     job=JOB, site="north", round=1, attempt=1, base_sha256="sha256:b", layout="sha256:l",
-    spec="sha256:s", ledger_head="sha256:h", codec="bf16", metrics={"accuracy": 0.5},
+    spec="sha256:s", ledger_head=HEAD, codec="bf16", metrics={"accuracy": 0.5},
 )  # fmt: skip
 ALL = (
     INVITATION,
     UPDATE,
     Decline(job=JOB, site="north", round=1, attempt=1, code="budget"),
-    Hello(job=JOB, site="north", plan="sha256:p", nonce="n", ledger_head="sha256:h"),
+    Hello(job=JOB, site="north", plan="sha256:p", nonce="n", ledger_head=HEAD),
     Report(job=JOB, site="north", model_sha256="sha256:m", metrics={}),
 )
 
@@ -64,6 +65,24 @@ def test_round_trip(message: Header) -> None:
     assert sealed == message.seal(KEY, b"payload")  # Ed25519 is deterministic
     assert claimed_site(sealed) == "north"
     assert sealed.size_bytes == len(sealed.header) + 64 + 7
+
+
+@pytest.mark.parametrize("message", ALL, ids=lambda m: type(m).__name__)
+def test_every_field_of_text_is_printable_and_short(message: Header) -> None:
+    """What opens can be written again: no peer's text may break the files that it comes into."""
+    kind, values = type(message), asdict(message)
+    texts = [name for name, value in values.items() if isinstance(value, str) and name != "job"]
+    for name in texts:
+        for text in ("\ud800", "a\0b", "a\r\nb", "a" * 257):
+            assert code_of(kind, signed(kind, values | {name: text})) == "schema"
+
+
+def test_a_hello_may_be_a_question_without_a_head() -> None:
+    question = Hello(job=JOB, site="", plan="sha256:p", nonce="n", ledger_head="")
+    assert Hello.open(question.seal(KEY), KEY.public_key()).ledger_head == ""
+    for head in ("genesis", "sha256:h", HEAD[:-1]):
+        told = asdict(question) | {"ledger_head": head}
+        assert code_of(Hello, signed(Hello, told)) == "schema"
 
 
 @pytest.mark.parametrize("message", ALL, ids=lambda m: type(m).__name__)
@@ -111,6 +130,13 @@ VALUES = asdict(UPDATE)
         VALUES | {"metrics": {"accuracy": 10**400}},
         VALUES | {"job": "../../outside"}, VALUES | {"job": ""}, VALUES | {"job": "a/b"},
         VALUES | {"job": "a" * 200}, VALUES | {"job": "a\0b"},
+        VALUES | {"ledger_head": "\ud800"}, VALUES | {"ledger_head": ""},
+        VALUES | {"ledger_head": HEAD + "0"}, VALUES | {"ledger_head": HEAD.upper()},
+        VALUES | {"codec": "\ud800"}, VALUES | {"spec": "a\nb"}, VALUES | {"spec": "a\x1b[2J"},
+        VALUES | {"layout": "a" * 257}, VALUES | {"base_sha256": "\u202e"},
+        VALUES | {"metrics": {"\ud800": 0.5}}, VALUES | {"metrics": {"a\nb": 0.5}},
+        VALUES | {"metrics": {"a" * 65: 0.5}},
+        VALUES | {"metrics": {f"m{number}": 0.5 for number in range(33)}},
     ],
 )  # fmt: skip
 def test_signed_rubbish_is_refused_by_schema(values: Any) -> None:
@@ -150,6 +176,7 @@ def test_schema_fuzz(changes: dict[str, Any]) -> None:
         return
     assert type(opened.round) is int
     assert all(abs(value) < float("inf") for value in opened.metrics.values())
+    json.dumps(asdict(opened), ensure_ascii=False).encode()  # as our own files write it
 
 
 @given(st.binary(max_size=200))

@@ -7,8 +7,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from collegium.core.messages import BadMessage
-from collegium.core.wire import PAYLOAD, SEAL, VECTOR, from_npy, from_records, to_npy
+from collegium.core.messages import MAX_HEADER_BYTES, BadMessage
+from collegium.core.wire import (
+    PAYLOAD,
+    SEAL,
+    VECTOR,
+    from_npy,
+    from_records,
+    npy_size,
+    to_npy,
+)
 
 SEALED = {"header": b"{}", "signature": b"s"}
 
@@ -114,3 +122,20 @@ def test_any_other_records_are_refused(
     with pytest.raises(BadMessage) as caught:
         from_records(configs, arrays)
     assert caught.value.code == code
+
+
+@pytest.mark.parametrize("size", [0, 1, 9, 10, 100, 1000])
+def test_a_payload_is_bounded_before_it_is_copied(size: int) -> None:
+    arrays = {VECTOR: {PAYLOAD: to_npy(bytes(size))}}
+    assert len(from_records({SEAL: SEALED}, arrays, size).payload) == size
+    assert npy_size(size) == len(to_npy(bytes(size)))
+    with pytest.raises(BadMessage) as caught:
+        from_records({SEAL: SEALED}, {VECTOR: {PAYLOAD: to_npy(bytes(size + 1))}}, size)
+    assert caught.value.code == "shape"
+
+
+def test_a_long_header_is_refused() -> None:
+    configs = {SEAL: SEALED | {"header": bytes(MAX_HEADER_BYTES + 1)}}
+    with pytest.raises(BadMessage) as caught:
+        from_records(configs, {VECTOR: {PAYLOAD: to_npy(b"")}})
+    assert caught.value.code == "header"

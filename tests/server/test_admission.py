@@ -11,7 +11,9 @@ from collegium.core.codec import codec
 from collegium.core.messages import Decline, Sealed, Update
 from collegium.core.signing import generate_key
 from collegium.privacy.bounds import update_norm_bound
+from collegium.privacy.ledger import GENESIS_HEAD
 from collegium.server.admission import Admission, Expected
+from collegium.server.told import figures_of
 from collegium.simulations.faults import CANARY, LIES, REPLAY, Liar, Lie, lying
 
 JOB = "0" * 32
@@ -42,13 +44,13 @@ class Desk:
         values: dict[str, Any] = {
             "job": JOB, "site": signer, "round": 3, "attempt": 1, "base_sha256": BASE,
             "layout": self.layout.digest, "spec": spec_digest(self.members[signer].spec),
-            "ledger_head": "", "codec": self.codec.name, "metrics": {},
+            "ledger_head": GENESIS_HEAD, "codec": self.codec.name, "metrics": {},
         }  # fmt: skip
         return Update(**values | changes).seal(self.keys[signer], self.codec.encode(vector))
 
-    def code(self, reply: Sealed, site: str = "s0") -> str:
+    def code(self, reply: Sealed, site: str = "s0", expected: Expected = EXPECTED) -> str:
         """The verdict's code; an update comes along if and only if it is ok."""
-        verdict, admitted = self.admission.admit(site, reply, EXPECTED)
+        verdict, admitted = self.admission.admit(site, reply, expected)
         assert verdict.ok == (verdict.code == "ok") == (admitted is not None)
         return verdict.code
 
@@ -97,6 +99,26 @@ def test_the_largest_honest_update_passes_and_twice_that_does_not(make_lab: Any,
 )
 def test_another_invitations_update(desk: Desk, changes: dict[str, Any], code: str) -> None:
     assert desk.code(desk.update(**changes)) == code
+
+
+@pytest.mark.parametrize(
+    ("metrics", "code"),
+    [
+        ({}, "ok"),
+        ({"accuracy": 0.5, "majority": 1}, "ok"),
+        ({"accuracy": 1.5}, "metrics"),
+        ({"accuracy": -1e9}, "metrics"),
+        ({"rmse": 1e12}, "metrics"),
+        ({"correct": 5.0, "records": 9.0}, "metrics"),
+        ({"accuracy": 0.5, CANARY: 0.5}, "metrics"),
+    ],
+)
+def test_only_figures_that_were_asked_for(
+    desk: Desk, make_plan: Callable[..., Any], metrics: dict[str, float], code: str
+) -> None:
+    asked = replace(EXPECTED, figures=figures_of(make_plan(2)))
+    assert desk.code(desk.update(metrics=metrics), expected=asked) == code
+    assert desk.code(desk.update(metrics=metrics)) == ("ok" if not metrics else "metrics")
 
 
 def test_a_site_cannot_speak_for_another(desk: Desk) -> None:

@@ -1,11 +1,12 @@
 """A run's folder and job: made once, finished once, and left alone then."""
 
+import sqlite3
 from typing import Any
 
 import numpy as np
 import pytest
 
-from collegium.core.errors import NotAvailable, OutputExists, Refused
+from collegium.core.errors import Interrupted, NotAvailable, OutputExists, Refused
 from collegium.data.public import PublicSet
 from collegium.server.coordinator_run import RunRequest, run_federation
 from collegium.server.coordinator_service import PORT, default_port
@@ -66,6 +67,66 @@ def test_public_records_are_taken_in_and_private_ones_refused(
     np.savez(path, x=x, y=y, name=np.array("p"), origin=np.array("private"))
     with pytest.raises(Refused):
         ask(lab, public=path, resume=True)
+
+
+def public_set(tmp_path: Any, name: str, value: float) -> Any:
+    x, y = np.full((4, 3), value, dtype=np.float32), np.zeros(4, dtype=np.int64)
+    (tmp_path / name).mkdir()
+    return write_public(tmp_path / name, PublicSet(name=name, origin="public", x=x, y=y))
+
+
+def test_public_records_stay_the_same_for_a_run(make_federation: Any, tmp_path: Any) -> None:
+    lab = make_federation()
+    one, other = public_set(tmp_path, "a", 0.0), public_set(tmp_path, "b", 1.0)
+    with pytest.raises(NotAvailable):
+        ask(lab, public=one)
+    before = (lab.run / "public.npz").read_bytes()
+    with pytest.raises(OutputExists, match="measured on 'a'"):
+        ask(lab, public=other, resume=True)
+    with pytest.raises(NotAvailable):
+        ask(lab, public=one, resume=True)
+    assert (lab.run / "public.npz").read_bytes() == before
+
+
+def test_public_records_come_before_the_first_round(make_federation: Any, tmp_path: Any) -> None:
+    lab = make_federation()
+    lab.drive()
+    (lab.run / "stages" / "federation.json").unlink()
+    with pytest.raises(OutputExists, match="no public records"):
+        ask(lab, public=public_set(tmp_path, "a", 0.0), resume=True)
+    assert read_public(lab.run) is None
+
+
+@pytest.mark.parametrize("where", ["write_privacy_page", "write_report"])
+def test_a_kill_between_result_and_pages_leaves_no_run_without_them(
+    make_federation: Any, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    lab = make_federation()
+    lab.drive()
+
+    def killed(*_: Any) -> None:
+        raise SystemExit
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(f"collegium.server.coordinator_run.{where}", killed)
+        ask(lab, resume=True)
+    ask(lab, resume=True)
+    for name in ("result.json", "privacy.json", "privacy.html", "report.html"):
+        assert (lab.run / name).is_file(), name
+
+
+def test_a_full_disk_under_the_result_is_resumable(
+    make_federation: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab = make_federation()
+    lab.drive()
+
+    def full(*_: Any) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr("collegium.server.coordinator_run.prepare_job", full)
+    with pytest.raises(Interrupted, match="disk is full"):
+        ask(lab, resume=True)
 
 
 def test_a_lab_listens_where_its_sites_call_and_others_behind_the_proxy(

@@ -2,9 +2,11 @@
 
 import json
 import shutil
+import sqlite3
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from flwr.app import Context, RecordDict
@@ -172,6 +174,37 @@ def test_a_full_disk_can_be_resumed(make_federation: Any, monkeypatch: Any) -> N
     with pytest.raises(OSError):
         lab.drive()
     assert all_events(lab.run)[-1]["exit_code"] == Interrupted.exit_code
+
+
+def answer(status: int) -> httpx.HTTPStatusError:
+    request = httpx.Request("POST", "https://superlink/v1/runtime/get-nodes")
+    return httpx.HTTPStatusError("no", request=request, response=httpx.Response(status))
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (sqlite3.OperationalError("database or disk is full"), 75),
+        (answer(500), 75),
+        (answer(503), 75),
+        (answer(401), 75),
+        (httpx.ConnectError("refused"), 75),
+        (answer(404), 70),
+        (sqlite3.ProgrammingError("a bug"), 70),
+    ],
+)
+def test_what_the_world_does_is_resumable_and_a_bug_is_not(
+    make_federation: Any, monkeypatch: Any, error: Exception, code: int
+) -> None:
+    lab = make_federation()
+
+    def fails(plan: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr("collegium.server.federation_drive.opening", fails)
+    with pytest.raises(type(error)):
+        lab.drive()
+    assert all_events(lab.run)[-1]["exit_code"] == code
 
 
 def test_public_records_measure_every_round(make_federation: Any) -> None:

@@ -79,6 +79,16 @@ def test_noised_counts_become_an_accuracy_within_its_range(make_plan: MakePlan) 
     assert (public["accuracy"], public["noise_std"]) == (None, None)
 
 
+def test_the_plan_decides_what_a_report_is_and_not_the_keys_that_a_site_chose(
+    make_plan: MakePlan,
+) -> None:
+    counts = {"correct": 1e9, "records": 1.0}
+    public, private = make_plan(2), make_plan(2, evaluation={"origin": "private"})
+    assert evaluation_of(public, {"s0": counts, "s1": {"accuracy": 0.5}})["accuracy"] is None
+    assert evaluation_of(private, {"s0": {"accuracy": 1.0}})["accuracy"] is None
+    assert sites_of(private, None, {"s0": {"accuracy": 1.0}})[0]["metrics"] is None
+
+
 def test_medians_over_seeds_by_hand() -> None:
     def run(seed: int, accuracy: float, *, verified: bool, size: int) -> dict[str, Any]:
         return {

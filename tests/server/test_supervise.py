@@ -29,6 +29,7 @@ class Process:
     exit_code: int | None = None
     starts: list[float] = field(default_factory=list)
     clock: Any = None
+    last_words: str = ""
 
     def start(self) -> None:
         self.starts.append(self.clock.now)
@@ -39,14 +40,17 @@ def test_a_process_that_ends_is_started_again_with_a_growing_pause() -> None:
     clock = Clock()
     process = Process(clock=clock)
     other = Process(name="superexec", clock=clock)
-    said: list[tuple[str, int | None]] = []
+    said: list[tuple[str, str]] = []
     keeper = Keeper([process, other], on_restart=lambda *told: said.append(told), clock=clock)
     for _ in range(4):
         process.alive, process.exit_code = False, -9
         while not process.alive:
             keeper.tick()
             clock.now += 0.5
-    assert said == [("superlink", -9)] * 4
+    assert said == [("superlink", "-9")] * 4
+    process.alive, process.exit_code, process.last_words = False, 75, "Error: The disk is full."
+    keeper.tick()
+    assert said[-1] == ("superlink", "75; it said: Error: The disk is full.")
     gaps = [b - a for a, b in zip(process.starts, process.starts[1:], strict=False)]
     assert gaps == sorted(gaps) and gaps[-1] >= 8
     assert other.starts == []
