@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -118,7 +119,8 @@ def _strays(kit: Path, keys: Path) -> Iterator[Path]:
     for path in sorted(kit.iterdir()):
         if not path.is_file() or path.resolve() in own:
             continue
-        with path.open("rb") as stream:
+        # Where kit and site share a folder, the network's user cannot read the site's own files.
+        with suppress(PermissionError), path.open("rb") as stream:
             if b"PRIVATE KEY-----" in stream.read(_MAX_STRAY):
                 yield path
 

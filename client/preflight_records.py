@@ -147,7 +147,7 @@ def _ledger(file: SiteFile, kit: Kit, spec: MechanismSpec) -> Iterator[Finding]:
         spends = State(entries).spends()
     if not plan.privacy.enabled:
         return
-    yield ok("at most", f"this plan may spend {budget_words(file, kit, spec, entries)}")
+    yield ok("at most", f"this plan spends {budget_words(file, kit, spec, entries)}")
     known = any(digest == plan.digest for _, digest in spends)
     spent = enforced_bound(spends, budget.delta).epsilon if spends else 0.0
     ref = plan.site(file.site.name)

@@ -143,17 +143,12 @@ def budget_words(
         return "nothing is counted: the plan trains without noise"
     ref = plan.site(file.site.name)
     most = at_most(policy_of(file), plan, ref, spec, entries)
-    if most >= cap:
-        return (
-            f"all of max_epsilon {cap:g}: max_steps {file.policy.max_steps} does not keep this "
-            "plan below it"
-            if evaluation_mechanism(plan, ref) is None
-            else f"all of max_epsilon {cap:g}: each job of this plan may ask for one evaluation"
-        )
-    return (
-        f"epsilon {most:.3f} of max_epsilon {cap:g}, with repeated rounds and further jobs "
-        f"(max_steps {file.policy.max_steps})"
-    )
+    many = f"repeated rounds and further jobs, up to max_steps {file.policy.max_steps}, included"
+    if most < cap:
+        return f"at most epsilon {most:.3f} of max_epsilon {cap:g}, {many}"
+    if evaluation_mechanism(plan, ref) is not None:
+        many = "one evaluation of each further job included"
+    return f"at most all of max_epsilon {cap:g}, {many}"
 
 
 def anchor_of(file: SiteFile) -> Path:

@@ -83,7 +83,12 @@ class PolicySection:
         metadata=about("Which data sets count as neighbours in the guarantee"),
     )
     max_steps: int = field(
-        default=5000, metadata=about("Most noisy steps of one plan", low=1, high=10_000_000)
+        default=5000,
+        metadata=about(
+            "Most noisy steps of one plan in all, repeated rounds and further jobs included",
+            low=1,
+            high=10_000_000,
+        ),
     )
     max_sampling_rate: float = field(
         default=0.5,
@@ -103,7 +108,7 @@ class PolicySection:
     plans: tuple[str, ...] = field(
         default=(),
         metadata=about(
-            "Digests of the plans that may run; empty: any plan with enough signatures",
+            "Digests of the plans that may run, signed all the same; empty: any signed plan",
             fault=forms.digest_fault,
             form='a list of "sha256:" digests',
         ),
@@ -117,7 +122,10 @@ class PolicySection:
         ),
     )
     signatures: int = field(
-        default=0, metadata=about("How many of the signers must have signed", low=0, high=1000)
+        default=0,
+        metadata=about(
+            "How many of the signers must have signed; at least 1 at a real site", low=0, high=1000
+        ),
     )
     min_sites: int = field(
         default=1, metadata=about("Fewest sites in a plan", low=1, high=1_000_000)

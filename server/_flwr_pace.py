@@ -12,7 +12,9 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
+import httpx
 from flwr.app import Message
+from flwr.serverapp import Grid
 from flwr.supercore.inflatable.inflatable_utils import (
     ObjectPullError,
     inflate_object_from_contents,
@@ -24,9 +26,11 @@ OBJECT_S = 0.05
 EXTRA_BYTES = 1 << 20
 """What a reply may hold beside its payload, counted twice: header, names and Flower's own."""
 
+_FRAME = 1024  # what the answer that brings an object holds beside it
 _OBJECTS = 64  # and one more for each megabyte; Flower cuts arrays into far larger pieces
 _FAULTS = {"collegium-too-large": "shape", "collegium-unreadable": "schema"}
 _most: ContextVar[int | None] = ContextVar("most", default=None)
+_room: ContextVar[int | None] = ContextVar("room", default=None)  # set in Flower's own threads
 
 
 class _Read(dict[str, bytes]):
@@ -53,6 +57,22 @@ def at_most(payload: int) -> Generator[None]:
         _most.reset(token)
 
 
+def bound_objects(grid: Grid) -> None:
+    """Let a SuperLink's Grid look at an object's announced size before it is in memory."""
+    if isinstance(grid, http_grid.HttpGrid):
+        client: httpx.Client = getattr(getattr(grid, "_runtime_client"), "_client")  # noqa: B009
+        hooks = client.event_hooks
+        if _look not in hooks["response"]:
+            client.event_hooks = {**hooks, "response": [*hooks["response"], _look]}
+
+
+def _look(response: httpx.Response) -> None:
+    """Refuse a body that is longer than what this thread may still take in."""
+    room, size = _room.get(), response.headers.get("content-length", "")
+    if room is not None and size.isdecimal() and int(size) > room:
+        raise ObjectPullError("", "collegium-too-large")
+
+
 def fault_of(reason: str | None) -> str | None:
     """Return the reason code of a reply that ``pull`` has given up, by the error's text.
 
@@ -65,8 +85,8 @@ def pull(object_ids: list[str], pull_object_fn: Callable[[str], bytes]) -> dict[
     """Return a reply, inflated; ``object_ids`` are in Flower's order, the message's own is last.
 
     Raises ``ObjectPullError``, which the Grid turns into an error in the reply's place: for one
-    that is too large after the object that goes beyond (Flower has it whole by then, and one
-    more for each other thread of its own), and for one that is no message.
+    that is too large at the object that goes beyond (``bound_objects``: before it is read, else
+    after it, with one more for each other thread of Flower's), and for one that is no message.
     """
     most, taken, lock = _most.get(), 0, threading.Lock()
     if most is not None and len(object_ids) > _OBJECTS + (most >> 20):
@@ -74,7 +94,11 @@ def pull(object_ids: list[str], pull_object_fn: Callable[[str], bytes]) -> dict[
 
     def bounded(object_id: str) -> bytes:
         nonlocal taken
-        content = pull_object_fn(object_id)
+        token = _room.set(None if most is None else most - taken + _FRAME)
+        try:
+            content = pull_object_fn(object_id)
+        finally:
+            _room.reset(token)
         with lock:
             taken += len(content)
             if most is not None and taken > most:

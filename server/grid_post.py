@@ -13,7 +13,7 @@ from httpx import TransportError
 
 from ..core.messages import BadMessage, Sealed
 from ._flwr import array_of, pack, unpack
-from ._flwr_pace import at_most, fault_of
+from ._flwr_pace import at_most, bound_objects, fault_of
 from .post import Answer, Lost, Malformed, PostDown
 
 _LOST: dict[int, Literal["failed", "unavailable", "crashed", "gone"]] = {
@@ -39,6 +39,7 @@ class GridPost:
 
     def __init__(self, grid: Grid, *, at_once: int | None = None) -> None:
         self._grid, self._at_once = grid, at_once
+        bound_objects(grid)
 
     def nodes(self) -> Collection[int]:
         """Return the ids of the nodes that the Grid has heard of lately."""

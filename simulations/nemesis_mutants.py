@@ -6,6 +6,7 @@ A check that has never failed shows nothing. Each bug here replaces one class of
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,8 +19,8 @@ from ..core.layout import Vector
 from ..core.messages import Invitation, Report, Sealed, Update
 from ..server import rounds
 from ..server.admission import Admission, Expected, Member
-from ..server.drive import Drive
-from ..server.post import Malformed
+from ..server.drive import Drive, Task
+from ..server.post import Malformed, Post
 from ..server.store import Store
 from ..strategies.base import State
 from .nemesis import FOLDER, Kinds, play
@@ -60,6 +61,24 @@ class ForgetsDeadlines(Drive):
         if state.phase != "open":
             return events
         return [event for event in events if not isinstance(event, rounds.TimePassed)]
+
+
+class _AnyFigure(dict[str, tuple[float, float]]):
+    """Every name, and every value of it."""
+
+    def __contains__(self, key: object) -> bool:
+        return True
+
+    def __missing__(self, key: str) -> tuple[float, float]:
+        return -math.inf, math.inf
+
+
+class TakesAnyReport(Drive):
+    """Takes whatever figures a site writes into its report."""
+
+    def __init__(self, post: Post, task: Task) -> None:
+        super().__init__(post, task)
+        self._courier._figures = _AnyFigure()
 
 
 class TakesAnyRound(Admission):
@@ -169,6 +188,7 @@ MUTANTS: Mapping[str, Kinds] = {
     "fold a site twice": Kinds(drive=FoldsTwice),
     "count a late reply": Kinds(drive=CountsLate),
     "forget the deadline": Kinds(drive=ForgetsDeadlines),
+    "accept any report": Kinds(drive=TakesAnyReport),
     "accept a stale round": Kinds(admission=TakesAnyRound),
     "accept any vector": Kinds(admission=TakesAnyVector),
     "trust the checkpoint": Kinds(store=TrustsItsDisk),

@@ -67,6 +67,7 @@ def test_approve_withdraw_and_start(town: Any, capsys: pytest.CaptureFixture[str
     assert run(["site", "approve", site_toml(town), "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["plan"] == town.plan_digest
+    assert "max_epsilon 3" in told["may spend"]
     assert run(["site", "approve", site_toml(town), "--withdraw"]) == 0
     assert run(["site", "approve", site_toml(town), "--withdraw"]) == 0
     assert "there was no approval" in capsys.readouterr().out
@@ -91,6 +92,38 @@ def test_keys_are_rotated_at_rest(town: Any, capsys: pytest.CaptureFixture[str])
     assert run(["site", "approve", site_toml(town), "--rotate-keys", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["new key"].startswith("ed25519:")
     assert run(["site", "start", site_toml(town)]) == 77
+
+
+def test_a_running_site_is_asked_about_what_lies_here(
+    town: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Approving compares digests; cancelling says when the ledger has no such job."""
+    from collegium.client.service import SiteService
+
+    class Idle:
+        def next_task(self) -> None:
+            return None
+
+    town.approve()
+    service, stop, ready = SiteService(town.file, town.kit()), threading.Event(), threading.Event()
+    thread = threading.Thread(target=service.run, args=(Idle(), stop, ready.set))
+    thread.start()
+    try:
+        assert ready.wait(60)
+        assert run(["site", "approve", site_toml(town), "--json"]) == 0
+        assert "what lies here" in json.loads(capsys.readouterr().out)["approved"]
+        town.write_site_file(max_epsilon=1.0)
+        assert run(["site", "approve", site_toml(town)]) == 77
+        assert "start it again" in capsys.readouterr().err
+        assert run(["site", "approve", site_toml(town), "--cancel", "0" * 32]) == 0
+        assert "no such job" in capsys.readouterr().out
+        service._site.brake._jobs = frozenset()
+        service._site.train(town.ask(service._site, job="1" * 32))
+        assert run(["site", "approve", site_toml(town), "--cancel", "1" * 32, "--json"]) == 0
+        assert json.loads(capsys.readouterr().out) == {"cancelled": "1" * 32}
+    finally:
+        stop.set()
+        thread.join(60)
 
 
 @pytest.mark.slow

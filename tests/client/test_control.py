@@ -11,10 +11,18 @@ import grpc
 import pytest
 
 from collegium.client import control, control_pb2
-from collegium.client.control import ControlClient, ControlServer, Standing
+from collegium.client.control import (
+    ControlClient,
+    ControlServer,
+    Loaded,
+    NotLoaded,
+    Standing,
+    not_loaded,
+)
 from collegium.core.errors import NotAvailable, Refused, UsageError
 
 CANARY = "canary-patient-4711"
+READ = Loaded(plan_sha256="sha256:p", roster_sha256="sha256:r", words_sha256="sha256:w")
 PROTO = Path(control.__file__).with_name("control.proto")
 
 
@@ -32,22 +40,26 @@ class Puppet:
         )
     )  # fmt: skip
     broken: Exception | None = None
+    jobs: tuple[str, ...] = ("0" * 32,)
 
     def standing(self) -> Standing:
         if self.broken:
             raise self.broken
         return self.now
 
-    def approve(self) -> None:
+    def approve(self, read: Loaded) -> None:
         if self.broken:
             raise self.broken
+        if read != READ:
+            raise not_loaded()
         self.told.append("approve")
 
     def withdraw(self) -> None:
         self.told.append("withdraw")
 
-    def cancel(self, job: str) -> None:
+    def cancel(self, job: str) -> bool:
         self.told.append(f"cancel {job}")
+        return job in self.jobs
 
     def rotate(self) -> str:
         self.told.append("rotate")
@@ -75,9 +87,9 @@ Served = tuple[Puppet, ControlServer, ControlClient]
 
 def test_every_call_arrives(served: Served) -> None:
     puppet, _, client = served
-    client.approve()
+    client.approve(READ)
     client.withdraw()
-    client.cancel("0" * 32)
+    assert client.cancel("0" * 32)
     assert client.rotate() == "ed25519:new"
     assert puppet.told == ["approve", "withdraw", "cancel " + "0" * 32, "rotate"]
 
@@ -88,6 +100,22 @@ def test_a_standing_comes_back_whole(served: Served) -> None:
     for phase in ("STARTING", "READY", "PAUSED", "STOPPING"):
         puppet.now = replace(puppet.now, phase=phase)
         assert client.standing().phase == phase
+
+
+def test_a_job_that_the_ledger_has_not_is_cancelled_and_told(served: Served) -> None:
+    puppet, _, client = served
+    assert not client.cancel("1" * 32)
+    assert puppet.told == ["cancel " + "1" * 32]
+
+
+@pytest.mark.parametrize("field", ["plan_sha256", "roster_sha256", "words_sha256"])
+def test_approving_something_else_has_its_own_answer(served: Served, field: str) -> None:
+    puppet, _, client = served
+    with pytest.raises(NotLoaded, match="start it again"):
+        client.approve(replace(READ, **{field: "sha256:x"}))
+    with pytest.raises(NotLoaded):  # an older client, which says nothing
+        client.approve(Loaded(plan_sha256="", roster_sha256="", words_sha256=""))
+    assert puppet.told == []
 
 
 @pytest.mark.parametrize("job", ["", "../x", "A", "a b", "x" * 65])
@@ -105,7 +133,7 @@ def test_no_exceptions_text_crosses_the_socket(
     puppet, _, client = served
     puppet.broken = error
     with pytest.raises(Refused) as refused:
-        client.approve()
+        client.approve(READ)
     assert CANARY not in refused.value.message() and "NOT_POSSIBLE" in refused.value.message()
     with pytest.raises(NotAvailable) as away:
         client.standing()
@@ -130,7 +158,7 @@ def test_the_socket_is_its_owners_alone(served: Served, path: Path) -> None:
 def test_two_processes_of_one_site_are_refused(served: Served, path: Path) -> None:
     with pytest.raises(Refused, match="running"):
         ControlServer(Puppet(), path)
-    served[2].approve()  # and the first one goes on
+    served[2].approve(READ)  # and the first one goes on
 
 
 def test_a_socket_that_a_killed_process_left_is_replaced(path: Path) -> None:

@@ -32,6 +32,15 @@ def test_the_kit_without_the_signing_key(town: Any) -> None:
     assert network.supernode_key(town.file).parent.name == "net"
 
 
+def _stray(town: Any) -> None:
+    shutil.copy2(network.supernode_key(town.file), town.home / "kit" / "gift.txt")
+
+
+def _huge(town: Any) -> None:
+    with (town.home / "kit" / "plan.dsse").open("r+b") as stream:
+        stream.truncate(1 << 40)
+
+
 def _few(town: Any) -> None:
     town.pins = [*town.pins[:1], "ed25519:" + "A" * 43 + "="]
     town.write_site_file()
@@ -43,6 +52,10 @@ FAULTS: dict[str, tuple[type[Exception], Callable[[Any], Any]]] = {
     "an open key": (Refused, lambda town: network.supernode_key(town.file).chmod(0o640)),
     "another CA": (Refused, lambda town: (town.home / "kit" / "ca.crt").write_bytes(b"x")),
     "too few signatures": (Refused, _few),
+    "a private key in the kit": (Refused, _stray),
+    "a file without end": (Refused, _huge),
+    "another plan": (Refused, lambda town: town.write_site_file(plans=["sha256:" + "0" * 64])),
+    "no supernode.pub": (MissingInput, lambda town: (town.home / "kit/supernode.pub").unlink()),
 }
 
 
@@ -80,3 +93,13 @@ def test_the_supernode_is_told_address_key_and_port(town: Any) -> None:
     assert words[words.index("--port") + 1] == "9094"
     assert "runtime.secret" in words[words.index("--secret") + 1]
     assert not [word for word in words if "signing" in word]
+
+
+def test_each_start_reads_the_ca_that_was_checked(town: Any) -> None:
+    """A kit that is exchanged while the site runs does not reach a SuperNode that dials again."""
+    kit = network.load_network_kit(town.file)
+    words = network.supernode_supervisor(town.file, kit)._command
+    path = Path(words[words.index("--root-certificates") + 1])
+    assert path.parent == network.network_folder(town.file)
+    (town.home / "kit" / "ca.crt").write_bytes(b"another")
+    assert path.read_bytes() == kit.ca_certificate

@@ -35,6 +35,9 @@ def test_a_good_site_has_no_problem_and_spends_nothing(make_town: Make) -> None:
     assert states(checks["coordinator"]) == {"unknown"}  # nobody listens in this test
     assert "epsilon 3.0" in checks["epsilon"][0].text
     assert "3 steps" in checks["training"][0].text
+    assert "spends at most all of max_epsilon 3, repeated" in checks["at most"][0].text
+    town.write_site_file(max_epsilon=50.0)
+    assert "spends at most epsilon 3." in found(town)["at most"][0].text
     assert not (town.home / "ledger" / "ward.sqlite").exists()
     assert not (town.home / "state" / "evidence.jsonl").exists()
     assert not (town.home / "state" / "spool").exists()

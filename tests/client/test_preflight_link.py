@@ -5,7 +5,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import formatdate
 from pathlib import Path
@@ -96,6 +96,41 @@ def test_a_coordinator_that_tells_no_time_or_is_not_well(tmp_path: Path) -> None
     with server(tmp_path, lambda: page(date=False, status="503 Busy")) as address:
         found = by_check(check_link(address, ca))
     assert found["clock"].state == found["coordinator"].state == "unknown"
+
+
+@pytest.mark.parametrize("status", ["\u00b2", "2e2", "-1", "99999999999", "", "\u0663\u0660\u0660"])
+def test_a_status_that_is_none(tmp_path: Path, status: str) -> None:
+    ca = certificates(tmp_path)
+    raw = page().replace(b"200 OK", status.encode("latin-1", "replace"))
+    with server(tmp_path, lambda: raw) as address:
+        found = by_check(check_link(address, ca))
+    assert found["coordinator"].state == "unknown"
+
+
+def test_a_page_that_never_ends_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A byte now and then: no single read times out, the whole exchange does."""
+    monkeypatch.setattr("collegium.client.preflight_link._TIMEOUT_S", 1.0)
+    ca, sent = certificates(tmp_path), list[int]()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "certs" / "server.pem", tmp_path / "keys" / "server.key")
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def drip() -> None:
+        peer, _ = listener.accept()
+        with peer, context.wrap_socket(peer, server_side=True) as talk, suppress(OSError):
+            talk.recv(4096)
+            for number in range(400):  # 40 s, for one who waits
+                talk.sendall(b"H")
+                sent.append(number)
+                threading.Event().wait(0.1)
+
+    thread = threading.Thread(target=drip, daemon=True)
+    thread.start()
+    finding = only(check_link(f"127.0.0.1:{listener.getsockname()[1]}", ca))
+    thread.join(60)
+    listener.close()
+    assert finding.state == "unknown" and "does not answer" in finding.text
+    assert 0 < len(sent) < 400
 
 
 def only(findings: Iterator[Finding]) -> Finding:

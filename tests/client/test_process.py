@@ -85,6 +85,18 @@ def test_a_plan_outside_the_policy_is_refused_and_no_record_is_read(
     assert never_read == [] and not (town.home / "ledger").exists()
 
 
+def test_a_model_that_is_not_allowed_is_not_built(
+    make_town: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built: list[Any] = []
+    monkeypatch.setattr("collegium.client.process.registry.build", built.append)
+    town = make_town()
+    town.write_site_file(models=["collegium:glyph-cnn"], max_steps=1)
+    with pytest.raises(Refused, match="policy-model"):
+        town.open()
+    assert built == []
+
+
 def test_every_broken_rule_is_named_at_once(make_town: Make) -> None:
     town = make_town()
     town.write_site_file(max_steps=1, max_clip_norm=0.1, min_sites=9)

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from collegium.client.control import ControlClient
+from collegium.client import service as service_module
+from collegium.client.approval import loaded
+from collegium.client.control import ControlClient, NotLoaded
 from collegium.client.rotation import complete_rotation, rotate_key
 from collegium.client.service import SiteService
 from collegium.core.errors import CollegiumError, Interrupted, NotAvailable, Refused
@@ -95,11 +97,60 @@ def test_withdraw_pauses_at_once_and_approve_goes_on(town: Any, running: Running
     assert not (town.home / "state" / "approval.json").exists()
     reply = running.site.train(town.ask(running.site))
     assert Decline.open(reply, running.site.public_key).code == "cancelled"
-    running.client.approve()
+    running.client.approve(loaded(town.file, town.kit()))
     assert running.client.standing().phase == "READY"
     Update.open(running.site.train(town.ask(running.site)), running.site.public_key)
     running.end()
     town.open().ledger.close()  # and the approval that was written holds
+
+
+def test_what_the_running_site_has_not_loaded_is_not_approved(town: Any, running: Running) -> None:
+    """An administrator who lowered a cap on disk must not believe that it holds already."""
+    path = town.home / "state" / "approval.json"
+    before = path.read_bytes()
+    town.write_site_file(max_epsilon=1.0)
+    with pytest.raises(NotLoaded, match="start it again"):
+        running.client.approve(loaded(town.file, town.kit()))
+    assert path.read_bytes() == before
+    town.write_site_file()
+    running.client.approve(loaded(town.file, town.kit()))
+    assert path.read_bytes() != before
+
+
+def test_a_withdrawal_while_starting_holds(town: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The site has read its approval already: it opens, and is paused."""
+    opening, go_on = threading.Event(), threading.Event()
+
+    def slowly(file: Any, kit: Any) -> Any:
+        site = open_site(file, kit)
+        opening.set()
+        assert go_on.wait(60)
+        return site
+
+    open_site = service_module.open_site
+    monkeypatch.setattr(service_module, "open_site", slowly)
+    service, stop = SiteService(town.file, town.kit()), threading.Event()
+    ready = threading.Event()
+    thread = threading.Thread(target=service.run, args=(Idle(), stop, ready.set))
+    thread.start()
+    try:
+        assert opening.wait(60)
+        client = ControlClient(service.socket)
+        assert client.standing().phase == "STARTING"
+        client.withdraw()
+        assert not (town.home / "state" / "approval.json").exists()
+        go_on.set()
+        assert ready.wait(60)
+        assert client.standing().phase == "PAUSED"
+        reply = service._site.train(town.ask(service._site))
+        assert Decline.open(reply, service._site.public_key).code == "cancelled"
+        client.approve(loaded(town.file, town.kit()))
+        assert client.standing().phase == "READY"
+        client.close()
+    finally:
+        go_on.set()
+        stop.set()
+        thread.join(60)
 
 
 def test_without_a_new_approval_a_withdrawn_site_does_not_start(
@@ -112,7 +163,7 @@ def test_without_a_new_approval_a_withdrawn_site_does_not_start(
 
 
 def test_a_cancelled_job_is_declined_over_a_restart(town: Any, running: Running) -> None:
-    running.client.cancel("0" * 32)
+    assert not running.client.cancel("0" * 32)  # the ledger has none such yet
     assert running.client.standing().cancelled == ("0" * 32,)
     running.end()
     site = town.open()
@@ -122,14 +173,14 @@ def test_a_cancelled_job_is_declined_over_a_restart(town: Any, running: Running)
 
 
 def test_rotation_hands_the_ledger_over_and_pauses(town: Any, running: Running) -> None:
-    old = fingerprint(running.site.public_key)
+    old, read = fingerprint(running.site.public_key), loaded(town.file, town.kit())
     new = running.client.rotate()
     keys = town.home / "keys"
     assert fingerprint(load_private(keys / "signing.pem").public_key()) == new != old
     assert fingerprint(load_private(keys / "signing.pem.old").public_key()) == old
     assert running.client.standing().phase == "PAUSED"
     with pytest.raises(Refused):
-        running.client.approve()  # the roster names the old key
+        running.client.approve(read)  # the roster names the old key
     running.end()
     with pytest.raises(Refused, match="not the key"):
         town.kit()

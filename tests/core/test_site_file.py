@@ -121,11 +121,21 @@ def test_where_kit_keys_and_state_lie(tmp_path: Path) -> None:
 
 def test_a_real_site_trusts_somebody_by_name(tmp_path: Path) -> None:
     open_door = GOOD.replace("signatures = 1", "signatures = 0")
-    open_door = open_door.replace(f'plans = ["sha256:{"0a" * 32}"]', "plans = []")
-    with pytest.raises(InvalidSiteFile, match="would train for anyone"):
-        load(tmp_path, open_door)
+    for plans in (f'plans = ["sha256:{"0a" * 32}"]', "plans = []"):
+        door = open_door.replace(f'plans = ["sha256:{"0a" * 32}"]', plans)
+        with pytest.raises(InvalidSiteFile, match="would train for anyone") as caught:
+            load(tmp_path, door)
+        (problem,) = caught.value.problems
+        assert "signers" in problem.cure and "digest" not in problem.cure
     lab = load(tmp_path, open_door.replace('mode = "real"', 'mode = "simulation"'))
     assert lab.site.mode == "simulation"
+
+
+def test_a_signer_has_one_spelling(tmp_path: Path) -> None:
+    """Two spellings of one key would count as two signers."""
+    twin = "ed25519:" + "A" * 42 + "B="
+    with pytest.raises(InvalidSiteFile, match="unusual spelling"):
+        load(tmp_path, GOOD.replace(f'["{KEY}"]', f'["{KEY}", "{twin}"]'))
 
 
 def test_all_problems_are_reported_at_once(tmp_path: Path) -> None:

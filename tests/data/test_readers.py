@@ -210,6 +210,51 @@ def test_bytes_that_are_no_npz(tmp_path: Path, make_plan: Make, raw: bytes) -> N
         read_site_data(site(tmp_path, "npz", "x.npz"), make_plan(1))
 
 
+def _deflated(folder: Path) -> bytes:
+    np.savez_compressed(folder / "y.npz", **arrays(x=np.zeros((400, 3))))
+    return (folder / "y.npz").read_bytes()
+
+
+def _broken_stream(folder: Path) -> bytes:
+    """The first array's deflate stream is noise; the directory is whole."""
+    raw = bytearray(_deflated(folder))
+    start = raw.index(b"x.npy") + 5 + int.from_bytes(raw[28:30], "little")
+    raw[start : start + 20] = b"\xff" * 20
+    return bytes(raw)
+
+
+def _flagged(folder: Path) -> bytes:
+    """Both headers of every member say that it is encrypted."""
+    raw = bytearray(_deflated(folder))
+    for mark, place in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        at = raw.find(mark)
+        while at >= 0:
+            raw[at + place] |= 1
+            at = raw.find(mark, at + 4)
+    return bytes(raw)
+
+
+def _method(folder: Path) -> bytes:
+    """Every member names a compression that no program knows."""
+    raw = bytearray(_deflated(folder))
+    for mark, place in ((b"PK\x03\x04", 8), (b"PK\x01\x02", 10)):
+        at = raw.find(mark)
+        while at >= 0:
+            raw[at + place : at + place + 2] = b"\x63\x00"
+            at = raw.find(mark, at + 4)
+    return bytes(raw)
+
+
+@pytest.mark.parametrize("make", [_broken_stream, _flagged, _method])
+def test_an_archive_that_cannot_be_unpacked(
+    tmp_path: Path, make_plan: Make, make: Callable[[Path], bytes]
+) -> None:
+    (tmp_path / "x.npz").write_bytes(make(tmp_path))
+    with pytest.raises(InvalidInput, match=r"not an \.npz file") as caught:
+        read_site_data(site(tmp_path, "npz", "x.npz"), make_plan(1))
+    assert caught.value.exit_code == 65
+
+
 def test_units_that_are_asked_for_must_be_there(tmp_path: Path, make_plan: Make) -> None:
     with pytest.raises(InvalidInput, match="to which unit"):
         read_npz(tmp_path, make_plan(1), arrays(), unit="patient")

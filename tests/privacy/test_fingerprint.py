@@ -1,7 +1,9 @@
 """Fingerprints: the same records under another name, order, encoding or split are the same."""
 
 import io
+import sqlite3
 import stat
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -155,3 +157,24 @@ def test_rubbish_is_no_register(tmp_path: Path) -> None:
     (tmp_path / "r.sqlite").write_bytes(b"rubbish" * 500)
     with pytest.raises(LedgerTampered, match="register"):
         Register(tmp_path / "r.sqlite")
+
+
+def test_a_register_that_another_process_holds_is_in_use_and_not_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "records.sqlite"
+    register = Register(path)
+    monkeypatch.setattr("collegium.privacy.fingerprint._WAIT_S", 0.05)
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        for act in (
+            lambda: Register(path),
+            lambda: register.check("ward", []),
+            lambda: register.bind("ward", "g"),
+            lambda: register.ledger_of("ward"),
+        ):
+            with pytest.raises(Refused, match="in use"):
+                act()
+        other.execute("ROLLBACK")
+    register.bind("ward", "g")
+    assert register.ledger_of("ward") == "g"

@@ -10,7 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from collegium.core.errors import Interrupted, InvalidInput, MissingInput, OutputExists
+from collegium.core.errors import (
+    Interrupted,
+    InvalidInput,
+    MissingInput,
+    NotAvailable,
+    OutputExists,
+)
 from collegium.server.coordinator_state import (
     Job,
     end_holder,
@@ -126,3 +132,41 @@ def test_a_lock_file_with_nonsense_names_nobody(tmp_path: Path) -> None:
     before = time.monotonic()
     end_holder(tmp_path, within_s=30)
     assert time.monotonic() - before < 30
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
+def test_a_holder_of_another_user_is_named_not_waited_for(tmp_path: Path) -> None:
+    process = holding(tmp_path)
+    code = (
+        "import os, sys; from pathlib import Path\n"
+        "from collegium.server.coordinator_state import end_holder\n"
+        "from collegium.core.errors import NotAvailable\n"
+        f"folder = Path({str(tmp_path)!r})\n"
+        "os.seteuid(65534)\n"
+        "try:\n    end_holder(folder)\n"
+        "except NotAvailable as error:\n    print(error.message())\n"
+    )
+    for folder in (tmp_path, *tmp_path.parents[:3]):
+        folder.chmod(0o755)
+    (tmp_path / ".serverapp.lock").chmod(0o644)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+        )
+        assert f"process {process.pid}" in done.stdout and "another user" in done.stdout
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_holder_that_does_not_end_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = holding(tmp_path)
+    monkeypatch.setattr("collegium.server.coordinator_state.os.kill", lambda *_: None)
+    try:
+        with pytest.raises(NotAvailable, match="does not end|cannot be ended"):
+            end_holder(tmp_path, within_s=0.3)
+    finally:
+        process.kill()
+        process.wait()

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -48,6 +49,21 @@ def test_its_words_are_in_its_log(tmp_path: Path) -> None:
     child.stop()
     assert child.exit_code == 0
     assert child.tail() == "hello site\n"
+
+
+def test_its_last_words_are_known_even_where_no_log_can_be_written(tmp_path: Path) -> None:
+    (tmp_path / "logs").write_text("no folder can be made here")
+    child = child_of(tmp_path, "print('the disk'); print('\\x1b[2Jis full'); print()")
+    child.start()
+    assert wait_for(lambda: not child.alive)
+    assert child.last_words == "?[2Jis full"
+    assert child.tail() == ""
+    child.start()
+    child.stop()
+    child.command = replace(child.command, argv=(sys.executable, "-c", ""))
+    child.start()
+    assert wait_for(lambda: not child.alive)
+    assert child.last_words == "", "words of an earlier process are not its own"
 
 
 def test_stopping_ends_the_children_of_the_child_too(tmp_path: Path) -> None:

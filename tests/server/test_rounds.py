@@ -389,6 +389,30 @@ def test_a_site_that_comes_back_is_invited_again() -> None:
     assert play(state, seen("b", 9.9))[1] == []  # its answer is there
 
 
+def test_going_and_coming_does_not_shorten_the_pause_after_a_loss() -> None:
+    """A site may say of itself that its node is gone: it would be sent the model without end."""
+    state, now, invited = opened(deadline_s=60.0), 2.0, 0
+    while now < 60.0:
+        state, actions = play(
+            state, r.SiteGone(site="b", now=now), lost("b", now=now), seen("b", now + 0.2)
+        )
+        invited += len(actions)
+        for _ in range(100):  # it answers every invitation at once, in the same way
+            now += 0.5
+            state, actions = play(state, later(now))
+            if actions:
+                break
+        invited += len(actions)
+    assert 4 <= invited <= 8
+
+
+def test_who_comes_after_the_pause_is_invited_at_once() -> None:
+    state, _ = play(opened(deadline_s=60.0), lost("b"), r.SiteGone(site="b", now=2.0), later(4.0))
+    state, actions = play(state, seen("b", 5.0))
+    assert [action.sites for action in actions if isinstance(action, r.Invite)] == [("b",)]
+    assert play(state, later(6.0))[1] == []
+
+
 def test_a_site_that_goes_while_all_gather_is_waited_for() -> None:
     state, _ = r.start(rules(), committed=0, now=0.0)
     state, actions = play(state, seen("a"), seen("b"), r.SiteGone(site="a", now=2.0), seen("c"))

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from collegium.core.errors import OutputExists
+from collegium.core.errors import InvalidInput, OutputExists
 from collegium.server.run_folder import is_finished, load_stage, save_stage, workspace
 
 
@@ -36,8 +36,15 @@ def test_a_folder_that_is_in_use_is_refused(tmp_path: Path, make_plan: Any) -> N
 
 def test_a_file_is_no_folder(tmp_path: Path, make_plan: Any) -> None:
     (tmp_path / "run").write_text("")
-    with pytest.raises(OutputExists, match="is a file"):
-        hold(tmp_path / "run", make_plan(), resume=True)
+    for name in ("run", "run/below", "run/far/below"):
+        with pytest.raises(OutputExists, match="is a file"):
+            hold(tmp_path / name, make_plan(), resume=True)
+
+
+def test_a_name_that_no_folder_can_have(tmp_path: Path, make_plan: Any) -> None:
+    for name in ("x" * 300, f"new/{'x' * 300}"):
+        with pytest.raises(InvalidInput, match="no folder can be made"):
+            hold(tmp_path / name, make_plan())
 
 
 def test_stages_are_kept(tmp_path: Path) -> None:

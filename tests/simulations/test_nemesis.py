@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from collegium.simulations.lies import HELLO_LIES, REPORT_LIES
 from collegium.simulations.nemesis import Stage, play
 from collegium.simulations.nemesis_check import breaks
 from collegium.simulations.nemesis_scenario import BOUNDARIES, Rates, Scenario, scenario
@@ -189,3 +190,21 @@ def test_every_lie_is_refused_by_its_name() -> None:
         stage = play(0, case=calm(liars=(("s1", name),)))
         assert breaks(stage) == []
         assert {release.refused for release in stage.histories[-1]} == {(("s1", code),)}, name
+
+
+@pytest.mark.parametrize("name", sorted(HELLO_LIES))
+def test_a_lie_in_a_hello_costs_the_liar_a_pause(undisturbed: Stage, name: str) -> None:
+    """Told in every second hello: the site is met at the next one, and nothing else changes."""
+    stage = play(0, case=calm(talkers=(("s1", f"hello {name}"),)))
+    assert stage.world.injected["lie in a hello"] > 0
+    assert (breaks(stage), ends(stage)) == ([], ["complete"])
+    assert models(stage) == models(undisturbed)
+
+
+@pytest.mark.parametrize("name", sorted(REPORT_LIES))
+def test_a_lie_in_a_report_costs_the_report(undisturbed: Stage, name: str) -> None:
+    stage = play(0, case=calm(talkers=(("s1", f"report {name}"),)))
+    assert stage.world.injected["lie in a report"] > 0
+    assert (breaks(stage), ends(stage)) == ([], ["complete"])
+    assert models(stage) == models(undisturbed)
+    assert sorted(stage.reports) == ["s0", "s2", "s3"]
