@@ -141,17 +141,20 @@ def test_a_holder_of_another_user_is_named_not_waited_for(tmp_path: Path) -> Non
         "import os, sys; from pathlib import Path\n"
         "from collegium.server.coordinator_state import end_holder\n"
         "from collegium.core.errors import NotAvailable\n"
-        f"folder = Path({str(tmp_path)!r})\n"
-        "os.seteuid(65534)\n"
-        "try:\n    end_holder(folder)\n"
+        "os.setuid(65534)\n"
+        "try:\n    end_holder(Path('.'))\n"
         "except NotAvailable as error:\n    print(error.message())\n"
     )
-    for folder in (tmp_path, *tmp_path.parents[:3]):
-        folder.chmod(0o755)
+    tmp_path.chmod(0o755)
     (tmp_path / ".serverapp.lock").chmod(0o644)
     try:
         done = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+            [sys.executable, "-c", code],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
         )
         assert f"process {process.pid}" in done.stdout and "another user" in done.stdout
     finally:
@@ -165,7 +168,7 @@ def test_a_holder_that_does_not_end_is_told(
     process = holding(tmp_path)
     monkeypatch.setattr("collegium.server.coordinator_state.os.kill", lambda *_: None)
     try:
-        with pytest.raises(NotAvailable, match="does not end|cannot be ended"):
+        with pytest.raises(NotAvailable, match="does not end"):
             end_holder(tmp_path, within_s=0.3)
     finally:
         process.kill()
