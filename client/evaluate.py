@@ -15,11 +15,9 @@ from ..privacy.counts import noised_counts
 from ..privacy.events import Spend
 from ..privacy.ledger import Ledger
 from ..privacy.noise import NoiseSource
+from .policy import EVALUATION
 from .spool import Spool, digest_of
 from .train import Trainer, held_out_units
-
-ROUND = 0
-"""Training rounds count from 1: the reserve of the evaluation is the job's round 0."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +51,7 @@ class PrivateEvaluation:
         if reply is None:
             self.ledger.reserve(
                 job=asked.job,
-                round=ROUND,
+                round=EVALUATION,
                 attempt=asked.attempt,
                 base_sha256=asked.base_sha256,
                 spec=self.spec,
@@ -61,23 +59,23 @@ class PrivateEvaluation:
                 rng=self.noise.name,
             )
             reply = self._answer(asked, vector)
-            self.spool.put(asked.job, ROUND, asked.attempt, reply)
+            self.spool.put(asked.job, EVALUATION, asked.attempt, reply)
         self.ledger.commit(
-            job=asked.job, round=ROUND, attempt=asked.attempt, update_sha256=digest_of(reply)
+            job=asked.job, round=EVALUATION, attempt=asked.attempt, update_sha256=digest_of(reply)
         )
         return reply
 
     def _answer(self, asked: Invitation, vector: Vector) -> Sealed:
         right = self.trainer.right_answers(vector, self.data)
-        stream = self.noise.stream(site=self.site, round=ROUND, attempt=asked.attempt, step=0)
+        stream = self.noise.stream(site=self.site, round=EVALUATION, attempt=asked.attempt, step=0)
         counts = noised_counts(self.spec, right, held_out_units(self.spec, self.data), stream)
         return Report(
             job=asked.job, site=self.site, model_sha256=asked.base_sha256, metrics=counts
         ).seal(self.key)
 
     def _stored(self, asked: Invitation) -> Sealed | None:
-        reply = self.spool.get(asked.job, ROUND, asked.attempt)
-        sent = self.ledger.committed(job=asked.job, round=ROUND, attempt=asked.attempt)
+        reply = self.spool.get(asked.job, EVALUATION, asked.attempt)
+        sent = self.ledger.committed(job=asked.job, round=EVALUATION, attempt=asked.attempt)
         if sent not in (None, digest_of(reply) if reply else ""):
             raise CollegiumError("this question was answered with bytes that are not here any more")
         if reply is not None:

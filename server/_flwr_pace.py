@@ -23,6 +23,11 @@ from flwr.supercore.inflatable.inflatable_utils import (
 from flwr.superlink.grid import http_grid
 
 OBJECT_S = 0.05
+PULL_S = 120.0
+"""How long one reply's missing objects are waited for, while all others wait; Flower's is 2 h.
+
+Then the site is asked again: what it has uploaded by then is there already.
+"""
 EXTRA_BYTES = 1 << 20
 """What a reply may hold beside its payload, counted twice: header, names and Flower's own."""
 
@@ -105,7 +110,7 @@ def pull(object_ids: list[str], pull_object_fn: Callable[[str], bytes]) -> dict[
                 raise ObjectPullError(object_id, "collegium-too-large")
         return content
 
-    contents = pull_objects(object_ids, bounded, initial_backoff=OBJECT_S)
+    contents = pull_objects(object_ids, bounded, initial_backoff=OBJECT_S, max_time=PULL_S)
     try:
         found = inflate_object_from_contents(object_ids[-1], contents)
     except Exception:  # whatever a peer's bytes make Flower raise: that reply is no answer

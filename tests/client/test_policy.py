@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from collegium.client.evaluate import ROUND
 from collegium.client.policy import EVALUATION, Policy, at_most, steps_left
 from collegium.core.errors import Verdict
 from collegium.core.mechanism import Budget, MechanismSpec
@@ -143,7 +142,6 @@ def test_the_evaluation_is_no_training_step(make_plan: MakePlan, ledger: Ledger)
     counting = replace(spec, steps=1)
     for number in range(5):
         reserve(ledger, counting, f"job-{number}", EVALUATION, 1, "p")
-    assert EVALUATION == ROUND
     assert steps_left(POLICY, ledger, "p", spec, job="a", round=1, attempt=1).ok
     tight = replace(POLICY, max_steps=0)
     assert not steps_left(tight, ledger, "p", spec, job="a", round=1, attempt=1).ok
