@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import stat
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,3 +37,21 @@ def nameable(folder: Path) -> Generator[None]:
             why=f"the file system says: {error.strerror}",
             cure="name another folder with --out",
         ) from None
+
+
+def require_nameable(folder: Path) -> None:
+    """Raise as ``nameable`` would for making ``folder``; nothing is made."""
+    absolute = folder.absolute()
+    there, is_new = Path(absolute.anchor), False
+    with nameable(folder):
+        for part in absolute.parts[1:]:
+            try:
+                mode = (there / part).stat().st_mode
+            except FileNotFoundError:
+                is_new = True  # what follows is looked up here as well: a name is too long anywhere
+                continue
+            if is_new:
+                continue
+            if not stat.S_ISDIR(mode):
+                raise NotADirectoryError
+            there = there / part

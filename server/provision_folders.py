@@ -9,7 +9,7 @@ from pathlib import Path
 from ..core.agreement import Roster, read_envelope
 from ..core.agreement_files import ROSTER_ENVELOPE
 from ..core.errors import OutputExists
-from .out_folder import nameable
+from .out_folder import require_nameable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,14 +47,13 @@ class Folders:
 
 
 def admitted(out: Path, *, lab: bool) -> Folders:
-    """Return the folders, ``out`` made.
+    """Return the folders; nothing is made.
 
     Raises ``OutputExists`` where something else than this kind lies, and ``InvalidInput`` for a
     name that no folder can have.
     """
     folders = Folders(out=out)
-    with nameable(out):
-        out.mkdir(parents=True, exist_ok=True)
+    require_nameable(out)
     envelope = folders.agreement / ROSTER_ENVELOPE
     if envelope.exists():
         if Roster.from_bytes(read_envelope(envelope.read_bytes()).payload).lab != lab:
@@ -73,7 +72,7 @@ def admitted(out: Path, *, lab: bool) -> Folders:
 
 
 def _foreign(out: Path) -> bool:
-    return any(out.iterdir())
+    return out.exists() and any(out.iterdir())
 
 
 def make_private(folder: Path) -> None:

@@ -166,9 +166,9 @@ def test_a_holder_that_does_not_end_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     process = holding(tmp_path)
-    monkeypatch.setattr("collegium.server.coordinator_state.os.kill", lambda *_: None)
     try:
-        with pytest.raises(NotAvailable, match="does not end"):
+        with monkeypatch.context() as patch, pytest.raises(NotAvailable, match="does not end"):
+            patch.setattr(os, "kill", lambda *_: None)  # a process in the kernel hears no signal
             end_holder(tmp_path, within_s=0.3)
     finally:
         process.kill()

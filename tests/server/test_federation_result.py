@@ -32,6 +32,7 @@ def test_a_lab_result_says_what_it_is(make_federation: Any) -> None:
         assert site["epsilon_total"] is None
         ledger = lab.consortium.ledgers[site["name"]]
         assert site["epsilon"] == pytest.approx(ledger.epsilon(job=values["job"]), rel=1e-12)
+    assert values["peak_rss_bytes"] is None and values["serverapp_peak_rss_bytes"] > 1e6
     heads = {name: ledger.head for name, ledger in lab.consortium.ledgers.items()}
     assert set(values["privacy"]["epsilon_by_site"]) == set(heads)
     for name in ("report.html", "privacy.json", "privacy.html"):

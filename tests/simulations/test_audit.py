@@ -33,6 +33,7 @@ from collegium.simulations.audit_build import (
 from collegium.simulations.mutants import short_plan, short_records
 from collegium.simulations.run import simulate
 from collegium.simulations.short_run import short_run
+from collegium.simulations.workspace import run_identity, save_stage
 
 MakePlan = Callable[..., Plan]
 
@@ -212,6 +213,13 @@ def test_no_evidence(run: Path) -> None:
         audit_run(run)
 
 
+def test_a_run_of_processes_is_audited_like_a_simulated_one(run: Path) -> None:
+    plan = Plan.load(run / "plan.toml")
+    identity = run_identity(plan, custom=False, processes=True)
+    save_stage(run, "begun", {"identity": identity})
+    assert audit_run(run)["passed"]
+
+
 def test_broken_runs(run: Path, tmp_path: Path) -> None:
     with pytest.raises(MissingInput):
         audit_run(tmp_path / "nowhere")
@@ -371,6 +379,13 @@ def test_one_site_whose_noise_is_too_small(real_site: Path) -> None:
 
     rewrite(real_site.parent / "own" / "evidence.jsonl", quieter)
     assert NOISE in failed(audit_site(real_site))
+
+
+def test_one_site_whose_evidence_lies_in_its_state_folder(real_site: Path) -> None:
+    state = real_site.parent / "state"
+    state.mkdir()
+    (real_site.parent / "own" / "evidence.jsonl").rename(state / "evidence.jsonl")
+    assert audit_site(real_site)["passed"]
 
 
 def test_one_site_without_evidence(real_site: Path) -> None:
