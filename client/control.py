@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from ..core.errors import CollegiumError, NotAvailable, Refused
+from ..core.errors import CollegiumError, NotAvailable, NotLoaded, Refused
 from . import control_pb2 as pb
 from .sockets import answers, check_socket_path, remove_stale_socket
 
@@ -58,10 +58,6 @@ class Loaded:
     plan_sha256: str
     roster_sha256: str
     words_sha256: str
-
-
-class NotLoaded(Refused):
-    """Something else lies on disk than what the site process has loaded."""
 
 
 class Board(Protocol):

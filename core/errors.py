@@ -19,6 +19,7 @@
     +-- Interrupted                    75  can be resumed
     +-- ClipperMismatch                70  a clipping engine and autograd disagree: a bug
     +-- Refused                        77  policy, signature, version, expiry
+        +-- NotLoaded
 """
 
 from __future__ import annotations
@@ -188,6 +189,10 @@ class Refused(CollegiumError):
     """A policy, signature, version or expiry check said no."""
 
     exit_code = 77
+
+
+class NotLoaded(Refused):
+    """What lies on disk is not what a running process has loaded."""
 
 
 class ClipperMismatch(CollegiumError):

@@ -16,7 +16,7 @@ def members(root: type[CollegiumError]) -> list[type[CollegiumError]]:
 def test_the_tree_in_the_docstring_is_the_tree() -> None:
     drawn = dict(re.findall(r"\+-- (\w+) +(\d+)", errors.__doc__ or ""))
     real = {each.__name__: each for each in members(CollegiumError)}
-    assert {"InvalidPlan", "InvalidSiteFile", "NotBuiltYet"} | set(drawn) == set(real)
+    assert {"InvalidPlan", "InvalidSiteFile", "NotBuiltYet", "NotLoaded"} | set(drawn) == set(real)
     assert {name: real[name].exit_code for name in drawn} == {k: int(v) for k, v in drawn.items()}
     assert CollegiumError.exit_code == 70
     assert (real["InvalidPlan"].exit_code, real["NotBuiltYet"].exit_code) == (65, 69)
