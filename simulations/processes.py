@@ -108,8 +108,10 @@ def running(lab: Lab, *, say: Say) -> Generator[Processes]:
             sites.values(),
             on_restart=lambda name, code: say(f"{name} ended (exit code {code}); again"),
         )
-        yield Processes(service=service, sites=sites, keeper=keeper)
-        _end_together(sites)
+        try:
+            yield Processes(service=service, sites=sites, keeper=keeper)
+        finally:
+            _end_together(sites)
 
 
 def site_file(lab: Lab, site: str) -> SiteFile:

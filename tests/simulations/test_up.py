@@ -217,7 +217,10 @@ def test_ctrl_c_ends_everything_and_the_run_goes_on(tmp_path: Path) -> None:
         assert time.monotonic() < until and child.poll() is None, child.communicate()
         time.sleep(0.1)
     child.send_signal(signal.SIGINT)
-    _, said = child.communicate(timeout=90)
+    try:
+        _, said = child.communicate(timeout=180)
+    finally:
+        child.kill()
     assert child.returncode == 75
     assert "--resume" in said and "Traceback" not in said
     assert not processes_of(tmp_path / "run")
