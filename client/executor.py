@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 REFUSED_APP = "the app bundle is not one that the consortium signed"
 NOT_ANSWERED = "the message was not answered"
-_LOOK_S = 0.05  # between two looks at a SuperNode that has no task
+_LOOK_S = 0.2  # between two looks at a SuperNode that has no task
 _DOWN_S = 1.0  # before a SuperNode that does not answer is asked again
 
 

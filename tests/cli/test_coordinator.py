@@ -37,6 +37,11 @@ WORDS = [sys.executable, "-m", "collegium", "coordinator"]
 ROUNDS = 15  # more than can be over before a signal arrives
 
 
+def heed_ctrl_c() -> None:
+    """A shell that starts tests in the background lets all they start ignore SIGINT."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -245,7 +250,12 @@ def test_a_coordinator_is_started_looked_at_used_interrupted_and_stopped(
         assert collegium(["coordinator", "start", str(lab.home)]) == 73, "one per state folder"
 
         with live_sites(lab, free_port(), slow="s1"):
-            first = subprocess.Popen([*WORDS, *run], stderr=subprocess.PIPE, text=True)
+            first = subprocess.Popen(
+                [*WORDS, *run],
+                stderr=subprocess.PIPE,
+                text=True,
+                preexec_fn=heed_ctrl_c,  # noqa: PLW1509
+            )
             assert wait_for(lambda: '"kind": "round"' in _text(lab.run / "events.jsonl"))
             first.send_signal(signal.SIGINT)
             _, words = first.communicate(timeout=60)

@@ -210,7 +210,14 @@ def test_ctrl_c_ends_everything_and_the_run_goes_on(tmp_path: Path) -> None:
     )  # fmt: skip
     words = [sys.executable, "-m", "collegium", "up", str(tmp_path / "p" / "plan.toml")]
     words += ["--rounds", "40", "--out", str(tmp_path / "run")]
-    child = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    child = subprocess.Popen(
+        words,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # a shell that starts tests in the background lets all they start ignore SIGINT
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
+    )
     until = time.monotonic() + 150
     events = tmp_path / "run" / "events.jsonl"
     while not (events.is_file() and '"round"' in events.read_text()):
