@@ -20,6 +20,7 @@ import sys
 import tempfile
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -68,7 +69,8 @@ class Federation:
         for sent in (signal.SIGTERM, signal.SIGKILL):
             for child in self._children:
                 for process in _tree(child.pid):
-                    process.send_signal(sent)
+                    with suppress(psutil.NoSuchProcess):  # it has just ended by itself
+                        process.send_signal(sent)
             psutil.wait_procs(
                 [psutil.Process(c.pid) for c in self._children if c.poll() is None], 5
             )
