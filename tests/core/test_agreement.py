@@ -28,6 +28,7 @@ from collegium.core.agreement import (
     verify_agreement,
 )
 from collegium.core.errors import InvalidInput, Refused
+from collegium.core.forms import text_fault
 from collegium.core.plan import ModelRef, Plan, Privacy, Rounds, SiteRef
 from collegium.core.plan_federation import Federation
 from collegium.core.signing import fingerprint
@@ -293,7 +294,9 @@ def test_reading_an_envelope_raises_nothing_but_invalid_input(raw: bytes) -> Non
 
 # -- roster
 
-words = st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1, max_size=30)
+words = st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1, max_size=30).filter(
+    lambda text: not text_fault(text)
+)
 names = st.from_regex(r"s[a-z0-9]{0,8}x", fullmatch=True)
 digests = st.from_regex(r"sha256:[0-9a-f]{64}", fullmatch=True)
 

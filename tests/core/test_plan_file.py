@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from collegium.core import plan as p
 from collegium.core.errors import InvalidPlan, MissingInput, UsageError
+from collegium.core.forms import text_fault
 from collegium.core.plan_file import read_plan, with_overrides, write_plan
 from collegium.core.plan_tables import examine
 from collegium.core.toml_file import MAX_BYTES
@@ -35,7 +36,7 @@ dataset = "sklearn:digits"
 
 names = st.text(string.ascii_lowercase + string.digits, min_size=1, max_size=8)
 site_names = names.map(lambda name: f"s{name}0")
-texts = st.text(min_size=1, max_size=20).filter(lambda t: t.isprintable() and t.strip() != "")
+texts = st.text(min_size=1, max_size=20).filter(lambda text: not text_fault(text))
 
 
 def floats(low: float, high: float, **open_ends: bool) -> st.SearchStrategy[float]:
