@@ -39,6 +39,7 @@ class Circumstances:
 
     ``base_model`` names the open model and what it was trained on; ``evaluation`` is the plan's
     origin of the test parts; ``reproducible_noise`` is read from the sites' noise sources.
+    ``device_noise`` None: nobody here has seen which generator the sites used.
     """
 
     rounds: int
@@ -47,7 +48,7 @@ class Circumstances:
     base_model_trained_on: str
     evaluation: str
     reproducible_noise: bool
-    device_noise: bool = False
+    device_noise: bool | None = False
 
 
 def statement(sites: Mapping[str, SiteAccount], told: Circumstances) -> dict[str, Any]:
@@ -142,10 +143,15 @@ def _mechanism(spec: MechanismSpec, told: Circumstances) -> dict[str, Any]:
         "noise_multiplier": spec.noise_multiplier,
         "rounds": told.rounds,
         "steps_per_round": spec.steps,
-        "noise": "Philox on the device, 64-bit seed of each step from " + cpu
-        if told.device_noise
-        else cpu,
+        "noise": _generator(cpu, told.device_noise),
     }
+
+
+def _generator(cpu: str, device: bool | None) -> str:
+    on_device = "Philox on the device, 64-bit seed of each step from " + cpu
+    if device is None:
+        return f"not seen here, drawn at each site: {cpu}; for a large vector on a GPU {on_device}"
+    return on_device if device else cpu
 
 
 def _accountant(sites: Mapping[str, SiteAccount]) -> dict[str, Any]:

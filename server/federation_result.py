@@ -114,6 +114,7 @@ def stated(
         base_model_trained_on=registry.card(plan.model.name).trained_on,
         evaluation=plan.evaluation.origin,
         reproducible_noise=lab,
+        device_noise=None,  # each site draws its own, and tells nobody by which generator
     )
     found = statement(accounts, told)
     for entry in found["epsilon_by_site"].values():

@@ -140,7 +140,12 @@ def _privacy(
             name: account(stack.enter_context(closing(_ledger(lab, folder, name))), spec, job)
             for name, spec in specs.items()
         }
-        return stated_by(plan, accounts, reproducible_noise=True, device_noise=False)
+        return stated_by(
+            plan,
+            accounts,
+            reproducible_noise=lab.coordinator.roster.lab,
+            device_noise=False,  # the lab's site files name the CPU
+        )
 
 
 def _ledger(lab: Lab, folder: Path, site: str) -> Ledger:

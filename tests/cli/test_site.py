@@ -195,3 +195,14 @@ def _children(root: int) -> list[int]:
     import psutil
 
     return [child.pid for child in psutil.Process(root).children(recursive=True)]
+
+
+def test_a_lab_starts_by_its_word_alone(town: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """One word in a file that the coordinator wrote must not turn every protection off."""
+    assert run(["site", "start", site_toml(town), "--lab"]) == 77
+    assert 'mode = "real"' in capsys.readouterr().err
+    path = town.home / "site.toml"
+    text = path.read_text()
+    path.write_text(text.replace('mode = "real"', 'mode = "simulation"'))
+    assert run(["site", "start", str(path)]) == 77
+    assert "--lab" in capsys.readouterr().err

@@ -108,3 +108,12 @@ def _draw(spec: Any, right: Any, stream: Any) -> list[float]:
     from collegium.privacy.units import Units
 
     return list(noised_counts(spec, right, Units.singles(len(right)), stream).values())
+
+
+def test_a_coordinator_that_does_not_say_what_it_has_seen_is_told_nothing(counter: Any) -> None:
+    """A ledger that was restored without its anchor would answer a second time."""
+    assert counter.code(counter.site.train(counter.ask())) == "ok"
+    before = counter.ledger.entries()
+    with pytest.raises(BadMessage, match="ledger"):
+        counter.site.evaluate(counter.ask(round=0, site_ledger_head=""))
+    assert counter.ledger.entries() == before

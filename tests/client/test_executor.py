@@ -139,3 +139,27 @@ def test_a_supernode_that_is_away_is_waited_for(monkeypatch: pytest.MonkeyPatch)
     link = FakeLink(LinkDown("ConnectError"), LinkDown("ConnectError"), task, None, last)
     Executor(link, App(), apps=[SIGNED], grid_s=0.0).run(stop)
     assert len(task.replies) == len(last.replies) == 1
+
+
+def test_whatever_goes_wrong_in_sending_is_told_as_link_down(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Flower raises kinds of its own, too: the executor's thread must outlive them."""
+    from collegium.client import _flwr_runtime
+
+    class Closed:
+        is_running = False
+
+        def close(self) -> None:
+            pass
+
+    def fail(*_: object) -> None:
+        raise LookupError("one of Flower's own")
+
+    question = FakeTask(SIGNED)
+    task = _flwr_runtime.Task.__new__(_flwr_runtime.Task)
+    task.message, task.context = question.message, question.context
+    task._client, task._heart = Closed(), Closed()  # type: ignore[assignment]
+    monkeypatch.setattr(_flwr_runtime, "push_message", fail)
+    with pytest.raises(LinkDown):
+        task.reply(Message(RecordDict(), reply_to=question.message))

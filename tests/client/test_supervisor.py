@@ -161,3 +161,16 @@ def _session(pid: int) -> int:
         return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[3])
     except OSError:
         return 0
+
+
+def test_a_log_that_cannot_be_written_stops_nobody(tmp_path: Path) -> None:
+    """A pipe that nobody reads would stop the SuperNode after 64 KiB, without a word."""
+    (tmp_path / "log").mkdir()  # no file can be opened there
+    done = tmp_path / "done"
+    code = f"print('x' * 300_000, flush=True); open({str(done)!r}, 'w').close(); input()"
+    supervisor = Supervisor([sys.executable, "-c", code], tmp_path / "log")
+    supervisor.start()
+    try:
+        assert wait_for(done.exists)
+    finally:
+        supervisor.stop()

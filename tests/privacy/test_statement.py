@@ -107,6 +107,7 @@ def test_seeded_noise_is_no_guarantee(make_spec: Make) -> None:
 
 def test_noise_of_a_device_generator_is_said_so(make_spec: Make) -> None:
     assert "64-bit" in make(make_spec, device_noise=True)["mechanism"]["noise"]
+    assert make(make_spec, device_noise=None)["mechanism"]["noise"].startswith("not seen here")
 
 
 @pytest.mark.parametrize(
