@@ -17,7 +17,8 @@ class About:
 
     ``text``: one sentence with unit and effect. ``low``/``high`` are allowed, ``above``/``below``
     are not. ``fault`` returns why a text is refused ('' when it is not); ``form`` says how it is
-    written; ``choices`` lists all texts of a closed set.
+    written; ``choices`` lists all texts of a closed set, to which
+    ``plugins`` adds ``plugin:NAME``.
     """
 
     text: str
@@ -26,6 +27,7 @@ class About:
     high: float | None = None
     below: float | None = None
     choices: tuple[str, ...] = ()
+    plugins: bool = False
     fault: Callable[[str], str] | None = None
     form: str = ""
 
@@ -100,14 +102,23 @@ def allowed_values(hint: Any, note: About) -> str:
     """Return in words which values a type with these limits takes."""
     if choices := choices_of(hint, note):
         start = "a list of " if get_origin(hint) is tuple else "one of "
-        return start + ", ".join(f'"{choice}"' for choice in choices)
+        known = [*choices, "plugin:NAME"] if note.plugins else choices
+        return start + ", ".join(f'"{choice}"' for choice in known)
     if hint in (int, float):
         noun = "a whole number" if hint is int else "a number"
         return " ".join([noun, *_limits_in_words(note)])
     if hint is bool:
         return "true or false"
-    plain = {str: "a text", tuple: "a list of texts"}.get(get_origin(hint) or hint, "a table")
+    plain = {str: "a text", tuple: f"a list of {item_noun(hint)}"}.get(
+        get_origin(hint) or hint, "a table"
+    )
     return note.form or plain
+
+
+def item_noun(hint: Any) -> str:
+    """Return what a list of this type holds, in the plural."""
+    item = get_args(hint)[0] if get_origin(hint) is tuple else str
+    return "whole numbers" if item is int else "numbers" if item is float else "texts"
 
 
 def limit_fault(note: About, value: float) -> str:

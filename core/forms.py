@@ -11,10 +11,13 @@ import unicodedata
 
 MAX_TEXT = 200
 MAX_NAME = 63
-FAMILIES = ("collegium", "torchvision", "timm", "hf", "tabular")
+FAMILIES = (
+    "collegium", "torchvision", "timm", "hf", "tabular", "text", "segmentation", "cifar", "plugin",
+)  # fmt: skip
 METRICS = (
     "accuracy",
     "macro_accuracy",
+    "balanced_accuracy",
     "auc",
     "average_precision",
     "dice",
@@ -26,6 +29,7 @@ METRICS = (
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _COUNTED = re.compile(r"(lora|last):([1-9][0-9]{0,5})")
+_PLUGIN = re.compile(r"plugin:[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _EVERY = re.compile(r"every:([1-9][0-9]{0,8})")
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _DECIMAL = re.compile(r"[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
@@ -103,6 +107,11 @@ def model_fault(value: str) -> str:
     if family not in FAMILIES:
         return f"names the unknown family '{family}'"
     return "" if name.strip() else "has no name after the family"
+
+
+def plugin_fault(value: str) -> str:
+    """Return why a text is no name of a plug-in, ``plugin:NAME``, or ''."""
+    return "" if _PLUGIN.fullmatch(value) else "is not of the form plugin:NAME"
 
 
 def trainable_fault(value: str) -> str:

@@ -12,10 +12,13 @@ from .errors import InvalidPlan
 from .fields import about
 from .mechanism import Relation, Unit
 from .plan_federation import Federation
+from .plan_fitting import Calibration, Statistics
+from .plan_model import Bounds, ModelRef, Task
+from .plan_training import Training
 
-Bounds = tuple[float, float]
-Task = Literal["classification", "multilabel", "regression", "survival", "segmentation"]
 Codec = Literal["float32", "bf16", "int8"]
+
+__all__ = ["Bounds", "ModelRef", "Task"]
 
 MIN_DELTA = 1e-12
 """Below this the accountant's truncated tail would count for more than delta itself."""
@@ -71,56 +74,6 @@ class SiteRef:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ModelRef:
-    """Which open model is fine-tuned, for which task, and what of it trains.
-
-    ``bounds`` (tabular models only) maps each feature, in column order, to its public
-    (lowest, highest) value; inputs are clipped to it and scaled to [-1, 1].
-    """
-
-    name: str = field(
-        metadata=about(
-            "The open model that is fine-tuned",
-            fault=forms.model_fault,
-            form="FAMILY:NAME with a family of collegium, torchvision, timm, hf or tabular, "
-            'like "collegium:glyph-cnn"',
-        )
-    )
-    weights: str | None = field(
-        default=None,
-        metadata=about(
-            "Digest of the open weights; optional for a bundled model",
-            fault=forms.digest_fault,
-            form='"sha256:" and 64 hexadecimal digits',
-        ),
-    )
-    task: Task = field(metadata=about("What the model learns to answer"))
-    classes: tuple[str, ...] = field(
-        default=(),
-        metadata=about(
-            "Names of the classes, in label order; none for regression and survival",
-            form='a list of texts, like ["benign", "malignant"]',
-        ),
-    )
-    trainable: str = field(
-        default="head",
-        metadata=about(
-            "What of the model trains, and so all that leaves a site",
-            fault=forms.trainable_fault,
-            form='"head", "bias", "norm", "lora:R" (rank R), "last:N" (last N blocks) or "all"',
-        ),
-    )
-    bounds: dict[str, Bounds] = field(
-        default_factory=dict[str, Bounds],
-        metadata=about(
-            "Public bounds of each feature, in column order (tabular models only): inputs are "
-            "clipped to them and scaled to -1..1",
-            form='"feature" = [lowest, highest]',
-        ),
-    )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Rounds:
     """How many rounds, what a round costs, and when it closes."""
 
@@ -157,6 +110,15 @@ class StrategyConfig:
         default=0.0,
         metadata=about(
             "The released model averages this last share of the rounds; 0 releases the last one",
+            low=0,
+            below=1,
+        ),
+    )
+    ema: float = field(
+        default=0.0,
+        metadata=about(
+            "Decay of an exponential average of the rounds' models, which is then what is "
+            "released; 0 for none",
             low=0,
             below=1,
         ),
@@ -301,8 +263,17 @@ class Simulation:
 
     dataset: str = field(
         metadata=about(
-            "Data set that plays the sites' records", form='a name, like "sklearn:digits"'
+            "Data set that plays the sites' records",
+            form='a name, like "sklearn:digits", or "files" for those that files names',
         )
+    )
+    files: str | None = field(
+        default=None,
+        metadata=about(
+            "Where the sites' own files are, relative to the plan: a folder with one NAME.toml "
+            "per site, or one site file whose records are dealt to all sites by split",
+            form='a path, like "sites" or "records.toml"',
+        ),
     )
     split: str = field(
         default="dirichlet:0.5",
@@ -338,6 +309,9 @@ class Plan:
     codec: CodecConfig = field(default_factory=CodecConfig)
     evaluation: Evaluation = field(default_factory=Evaluation)
     privacy: Privacy = field(default_factory=Privacy)
+    statistics: Statistics | None = None
+    training: Training | None = None
+    calibration: Calibration | None = None
     edge: EdgeConfig = field(default_factory=EdgeConfig)
     federation: Federation | None = None
     simulation: Simulation | None = None

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from .errors import Problem
 from .fields import shown
+from .plan_model_checks import RULES as MODEL_RULES
 
 if TYPE_CHECKING:
     from .plan import Plan
@@ -77,7 +78,7 @@ def classes(plan: Plan) -> Iterator[Problem]:
             why=f"The task {model.task} has one output per class",
             cure='list the names in label order, like classes = ["benign", "malignant"]',
         )
-    if model.classes and not least:
+    if model.classes and not least and not model.task.startswith("plugin:"):
         yield Problem(
             where=where,
             what=f"are named for the task {model.task}",
@@ -92,25 +93,6 @@ def classes(plan: Plan) -> Iterator[Problem]:
                 why="Every class needs its own name",
                 cure="rename or remove one",
             )
-
-
-def bounds(plan: Plan) -> Iterator[Problem]:
-    """Public bounds stand in the plan of a tabular model and nowhere else."""
-    tabular = plan.model.name.startswith("tabular:")
-    if plan.model.bounds and not tabular:
-        yield Problem(
-            where="[model.bounds]",
-            what=f"is given for {shown(plan.model.name)}",
-            why="Only tabular models scale their inputs by bounds",
-            cure="remove [model.bounds], or name a tabular model",
-        )
-    if tabular and not plan.model.bounds:
-        yield Problem(
-            where="[model.bounds]",
-            what="is missing",
-            why="A tabular model scales its inputs by public bounds; none are fitted on records",
-            cure='add [model.bounds] with one line "feature" = [lowest, highest] per column',
-        )
 
 
 def evaluation_rounds(plan: Plan) -> Iterator[Problem]:
@@ -198,11 +180,11 @@ RULES: tuple[Callable[[Plan], Iterator[Problem]], ...] = (
     roster,
     weights,
     classes,
-    bounds,
     steps,
     fedadam_keys,
     evaluation_rounds,
     private_evaluation,
     delta,
     batch_cap,
+    *MODEL_RULES,
 )

@@ -18,7 +18,16 @@ def examine_plan(path: Path) -> tuple[Plan, list[Problem]]:
 
     Raises ``MissingInput`` when there is no file and ``InvalidPlan`` when it is not TOML.
     """
-    return examine(read_toml(path, InvalidPlan, example="plan.toml"))
+    plan, problems = examine(read_toml(path, InvalidPlan, example="plan.toml"))
+    return (plan if problems else _beside(plan, path.absolute().parent)), problems
+
+
+def _beside(plan: Plan, folder: Path) -> Plan:
+    """Return the plan with its simulation's files as a whole path: they lie beside plan.toml."""
+    simulation = plan.simulation
+    if simulation is None or simulation.files is None:
+        return plan
+    return replace(plan, simulation=replace(simulation, files=str(folder / simulation.files)))
 
 
 def read_plan(path: Path) -> Plan:

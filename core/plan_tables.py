@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
 from .errors import Problem
@@ -23,9 +23,22 @@ from .plan import (
 )
 from .plan_checks import RULES, schema_problems
 from .plan_federation import Federation
+from .plan_fitting import Calibration, Statistics
+from .plan_training import Training
 from .reading import HOLE, Reader, apply_rules, to_table, with_holes
 
 SCHEMA = 1
+_ADDED = {
+    "model": (
+        "hub", "bounds", "categories", "missing", "unknown", "image", "options", "class_weights",
+        "target",
+    ),
+    "strategy": ("ema",),
+}  # fmt: skip
+"""Keys that stand in a plan's tables only where they say something.
+
+Plans that were signed before these keys existed keep their digest.
+"""
 _DERIVED = "remove it: it is derived from epsilon and shown by `collegium plan explain`"
 
 
@@ -57,6 +70,9 @@ class PlanFile:
     codec: CodecConfig = field(default_factory=CodecConfig)
     evaluation: Evaluation = field(default_factory=Evaluation)
     privacy: Privacy = field(default_factory=Privacy)
+    statistics: Statistics | None = None
+    training: Training | None = None
+    calibration: Calibration | None = None
     edge: EdgeConfig = field(default_factory=EdgeConfig)
     federation: Federation | None = None
     simulation: Simulation | None = None
@@ -87,8 +103,13 @@ def plan_tables(plan: Plan) -> dict[str, Any]:
     """Return a plan as the tables of its file, in file order."""
     tables = to_table(plan)
     consortium = {"name": tables.pop("consortium")} if "consortium" in tables else {}
-    if not getattr(plan.model, "bounds", True):
-        del tables["model"]["bounds"]
+    for table, names in _ADDED.items():
+        part = getattr(plan, table)
+        kind = keys_of(type(part)) if is_dataclass(part) else {}
+        for name in names:
+            default = kind[name].default if name in kind else None
+            if default and tables[table].get(name, HOLE) in (default(), to_table(default())):
+                del tables[table][name]
     return {"schema": SCHEMA, "consortium": consortium, **tables}
 
 
@@ -100,11 +121,13 @@ def plan_problems(plan: Plan) -> list[Problem]:
 def agreement_of(plan: Plan) -> dict[str, Any]:
     """Return the plain values that members sign; numbers have their declared type.
 
-    A whole number in the place of a float gives the same agreement as that float. Bounds become
-    a list, because their order is the order of the columns.
+    A whole number in the place of a float gives the same agreement as that float. Bounds and
+    categories become lists, because their order is the order of the columns.
     """
     tables = plan_tables(examine(plan_tables(plan))[0])
     tables.pop("simulation", None)
     model = tables["model"]
     model["bounds"] = [[name, *ends] for name, ends in model.pop("bounds", {}).items()]
+    if "categories" in model:
+        model["categories"] = [[name, *known] for name, known in model["categories"].items()]
     return tables

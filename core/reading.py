@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from types import NoneType
-from typing import Any, Final, TypeVar, cast, get_origin
+from typing import Any, Final, TypeVar, cast, get_args, get_origin
 
 from .errors import Problem
 from .fields import (
     Key,
     choices_of,
+    item_noun,
     item_table,
     keys_of,
     limit_fault,
@@ -24,7 +25,7 @@ from .fields import (
     table_heading,
     where_is,
 )
-from .forms import text_fault
+from .forms import plugin_fault, text_fault
 
 T = TypeVar("T")
 HOLE: Final = object()
@@ -78,9 +79,9 @@ class Reader:
         if (item := item_table(key.hint)) is not None:
             return self._tables(key, item, raw)
         if get_origin(key.hint) is dict:
-            return self._bounds(key, raw, table_heading(heading, key.name))
+            return self._mapping(key, raw, table_heading(heading, key.name))
         if get_origin(key.hint) is tuple:
-            return self._texts(key, raw, where_is(heading, key.name))
+            return self._list(key, raw, where_is(heading, key.name))
         return self._scalar(key, raw, where_is(heading, key.name))
 
     def _scalar(self, key: Key, raw: object, place: str) -> object:
@@ -114,38 +115,53 @@ class Reader:
                 self._refuse(key, spot, f"is {_noun(entry)}, not a table", cure)
         return tuple(made) if len(made) == len(entries) else HOLE
 
-    def _texts(self, key: Key, raw: object, place: str) -> object:
+    def _list(self, key: Key, raw: object, place: str) -> object:
         if not isinstance(raw, list):
-            return self._refuse(key, place, f"is {_noun(raw)}, not a list of texts")
-        entries = cast("list[object]", raw)
+            return self._refuse(key, place, f"is {_noun(raw)}, not a list of {item_noun(key.hint)}")
         before = len(self.problems)
-        for number, entry in enumerate(entries, start=1):
-            spot = f"{place} {number}"
-            if not isinstance(entry, str):
-                cure = f'write it in quotes: "{shown(entry)}"'
-                self._refuse(key, spot, f"{shown(entry)} is {_noun(entry)}, not a text", cure)
-            elif fault := _text_fault(key, entry):
-                self._refuse(key, spot, f"{shown(entry)} {fault}", _nearest_choice(key, entry))
-        return tuple(entries) if len(self.problems) == before else HOLE
+        item = replace(key, hint=get_args(key.hint)[0])
+        made = [
+            self._item(item, entry, f"{place} {number}")
+            for number, entry in enumerate(cast("list[object]", raw), start=1)
+        ]
+        return tuple(made) if len(self.problems) == before else HOLE
 
-    def _bounds(self, key: Key, raw: object, place: str) -> object:
-        """Read ``"feature" = [lowest, highest]`` pairs, in file order."""
+    def _item(self, key: Key, entry: object, spot: str) -> object:
+        if key.hint in (int, float):
+            return self._number(key, entry, spot)
+        if not isinstance(entry, str):
+            cure = f'write it in quotes: "{shown(entry)}"'
+            return self._refuse(key, spot, f"{shown(entry)} is {_noun(entry)}, not a text", cure)
+        if fault := _text_fault(key, entry):
+            return self._refuse(key, spot, f"{shown(entry)} {fault}", _nearest_choice(key, entry))
+        return entry
+
+    def _mapping(self, key: Key, raw: object, place: str) -> object:
+        """Read ``"name" = value`` lines, in file order."""
         if not isinstance(raw, dict):
             return self._refuse(key, place, f"is {_noun(raw)}, not a table")
         before = len(self.problems)
-        made: dict[str, tuple[float, float]] = {}
-        for name, pair in cast("dict[object, object]", raw).items():
+        made: dict[str, object] = {}
+        value_key = replace(key, hint=get_args(key.hint)[1])
+        for name, value in cast("dict[object, object]", raw).items():
             spot = where_is(place, str(name))
             if not isinstance(name, str) or text_fault(name):
                 self._refuse(key, spot, "is not a usable feature name")
-            elif (ends := _pair(pair)) is None:
-                self._refuse(key, spot, f"{shown(pair)} is not a pair of finite numbers")
-            elif ends[0] >= ends[1]:
-                what = f"the lowest value {ends[0]:.15g} is not below the highest {ends[1]:.15g}"
-                self._refuse(key, spot, what)
+            elif value_key.hint == tuple[float, float]:
+                made[name] = self._bounds(key, value, spot)
+            elif get_origin(value_key.hint) is tuple:
+                made[name] = self._list(value_key, value, spot)
             else:
-                made[name] = ends
+                made[name] = self._item(value_key, value, spot)
         return made if len(self.problems) == before else HOLE
+
+    def _bounds(self, key: Key, pair: object, spot: str) -> object:
+        if (ends := _pair(pair)) is None:
+            return self._refuse(key, spot, f"{shown(pair)} is not a pair of finite numbers")
+        if ends[0] >= ends[1]:
+            what = f"the lowest value {ends[0]:.15g} is not below the highest {ends[1]:.15g}"
+            return self._refuse(key, spot, what)
+        return ends
 
     def _number(self, key: Key, raw: object, place: str) -> object:
         wanted = int if key.hint is int else (int, float)
@@ -211,7 +227,8 @@ def _text_fault(key: Key, value: str) -> str:
         return fault
     choices = choices_of(key.hint, key.about)
     if choices and value not in choices:
-        return "is not a known value"
+        named = key.about.plugins and not plugin_fault(value)
+        return "" if named else "is not a known value"
     return key.about.fault(value) if key.about.fault else ""
 
 

@@ -15,7 +15,10 @@ from .mechanism import Budget, Relation, Unit
 from .plan import MAX_EPSILON, MIN_DELTA
 from .public_keys import ed25519_key_fault
 from .reading import Reader, apply_rules
+from .site_data_section import DataSection, with_environment
 from .toml_file import read_toml
+
+__all__ = ["DataSection"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,31 +38,6 @@ class SiteSection:
             '"simulation" seeds the noise and taints every output; only under `collegium up` or '
             "a lab roster"
         ),
-    )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DataSection:
-    """Where the records are and how they are read; the budget belongs to ``asset``."""
-
-    asset: str = field(
-        metadata=about(
-            "Name of the data asset; its budget belongs to it, whatever file or split holds it",
-            fault=forms.name_fault,
-            form='a name of a-z, 0-9 and inner hyphens, like "cardiology-2019-2025"',
-        )
-    )
-    reader: Literal["csv", "parquet", "images", "npz", "text", "dicom", "sql"] = field(
-        metadata=about("How the records are read")
-    )
-    path: str = field(metadata=about("File or folder of the records, relative to this file"))
-    label: str = field(metadata=about("Column that holds the label"))
-    unit: str | None = field(
-        default=None,
-        metadata=about("Column that says to which privacy unit (patient) a record belongs"),
-    )
-    test_share: float = field(
-        default=0.2, metadata=about("Share of the records held out for testing", low=0, below=1)
     )
 
 
@@ -103,6 +81,14 @@ class PolicySection:
             "Models that may be trained; empty: any",
             fault=forms.model_fault,
             form='a list of model names, like ["torchvision:resnet18"]',
+        ),
+    )
+    plugins: tuple[str, ...] = field(
+        default=(),
+        metadata=about(
+            "Installed plug-ins that may run here: models, readers, tasks, strategies; empty: none",
+            fault=forms.plugin_fault,
+            form='a list, like ["plugin:our-reader"]',
         ),
     )
     plans: tuple[str, ...] = field(
@@ -176,6 +162,22 @@ class Hardware:
             fault=forms.device_fault,
             form='"auto", "cpu", "mps", "cuda" or "cuda:N"',
         ),
+    )
+    precision: Literal["float32", "bf16"] = field(
+        default="float32",
+        metadata=about("Arithmetic of the model; norms, sums and noise are always exact"),
+    )
+    micro_batch: int = field(
+        default=0,
+        metadata=about(
+            "Most records that are computed at once; a step's batch is summed over as many parts "
+            "as it needs; 0: as memory allows",
+            low=0,
+            high=1_000_000,
+        ),
+    )
+    compile: bool = field(
+        default=False, metadata=about("Whether the frozen part of the model is compiled")
     )
 
 
@@ -263,8 +265,14 @@ class SiteFile:
 
     @property
     def data_path(self) -> Path:
-        """Return where the records are."""
-        return self.folder / self.data.path
+        """Return where the records are; raises ``MissingInput`` for an unset variable."""
+        return self.folder / with_environment(self.data.path)
+
+    @property
+    def test_path(self) -> Path | None:
+        """Return where the test records are, None where they are a share of all."""
+        own = self.data.test_path
+        return None if own is None else self.folder / with_environment(own)
 
     @property
     def ledger_path(self) -> Path:

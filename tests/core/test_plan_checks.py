@@ -54,7 +54,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"model": model(classes=())}, "[model] classes", "0 of at least 2"),
     ({"model": model(classes=("0",))}, "[model] classes", "1 of at least 2"),
     ({"model": model(classes=("0", "1", "0"))}, "[model] classes", "stands there 2 times"),
-    ({"model": model(task="regression")}, "[model] classes", "are named for"),
+    ({"model": model(task="regression", target=(0.0, 1.0))}, "[model] classes", "are named for"),
     ({"model": model(bounds={"age": (0.0, 1.0)})}, "[model.bounds]", "is given for"),
     ({"model": replace(TABULAR, bounds={})}, "[model.bounds]", "is missing"),
     ({"rounds": Rounds(count=500, local_steps=500)}, "[rounds] local_steps", "250000"),
@@ -83,7 +83,7 @@ def test_a_contradiction_is_found_alone(changes: dict[str, Any], where: str, wha
     "changes",
     [
         {"model": TABULAR},
-        {"model": model(task="regression", classes=())},
+        {"model": model(task="regression", classes=(), target=(0.0, 1.0))},
         {"model": model(trainable="lora:8")},
         {"model": model(trainable="last:2")},
         {"evaluation": Evaluation(rounds="every:10")},
