@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from ..core.errors import ACCEPT, Verdict, refuse
 from ..core.mechanism import Budget, MechanismSpec
 from ..core.plan import Plan, SiteRef
+from ..core.plugins import is_plugin
 from ..privacy.accountant import filter_epsilon
 from ..privacy.derive import evaluation_mechanism
 from ..privacy.ledger import Ledger
@@ -19,7 +20,7 @@ EVALUATION = 0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """What this site allows; an empty tuple of models or plans allows any.
+    """What this site allows; an empty tuple of models or plans allows any, of plug-ins none.
 
     ``metrics`` are the names that may be told of the test part (None: any); ``public_test`` is
     the site's own word that its test part is public: a plan cannot declare it so.
@@ -34,6 +35,7 @@ class Policy:
     models: tuple[str, ...] = ()
     plans: tuple[str, ...] = ()
     min_sites: int = 1
+    plugins: tuple[str, ...] = ()
     metrics: tuple[str, ...] | None = None
     public_test: bool = False
     private: bool = True
@@ -47,6 +49,7 @@ class Policy:
         total_steps = plan.rounds.count * spec.steps
         rules = (
             (not self.models or plan.model.name in self.models, "model", "the model"),
+            (plugins_of(plan) <= set(self.plugins), "model", "a plug-in of the plan"),
             (not self.plans or plan.digest in self.plans, "plan", "the plan's digest"),
             (len(plan.sites) >= self.min_sites, "sites", "the number of sites"),
             (total_steps <= self.max_steps, "steps", "the number of noisy steps"),
@@ -65,6 +68,11 @@ class Policy:
             (spec.delta <= self.budget.delta, "delta", "delta"),
         )
         return [_outside(code, what) for holds, code, what in rules if not holds]
+
+
+def plugins_of(plan: Plan) -> set[str]:
+    """Return the plug-ins whose code a plan would run at a site."""
+    return {name for name in (plan.model.name, plan.model.task) if is_plugin(name)}
 
 
 def steps_left(

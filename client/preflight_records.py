@@ -89,6 +89,7 @@ def _records(
         classes=len(kit.plan.model.classes),
         public_records=ref.public_records,
         unit=spec.unit,
+        task=kit.plan.model.task,
     )
     for each in problems:
         yield problem("records", f"{each.where}: {each.what}", each.cure)

@@ -67,7 +67,13 @@ class Site:
         """
         ref = plan.site(identity.name)
         classes, bound = len(plan.model.classes), ref.public_records
-        if problems := check(data, classes=classes, public_records=bound, unit=spec.unit):
+        if problems := check(
+            data,
+            classes=classes,
+            public_records=bound,
+            unit=spec.unit,
+            task=plan.model.task,
+        ):
             raise InvalidInput(f"the records of site '{identity.name}'", problems)
         self._lock = threading.Lock()  # two answers to one question would be two draws of noise
         self.name, self._key = identity.name, identity.key

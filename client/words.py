@@ -86,6 +86,7 @@ def policy_of(file: SiteFile, *, private: bool = True) -> Policy:
         max_clip_norm=words.max_clip_norm,
         models=words.models,
         plans=words.plans,
+        plugins=words.plugins,
         min_sites=words.min_sites,
         metrics=words.metrics,
         public_test=words.public_test,

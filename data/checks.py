@@ -14,12 +14,17 @@ from .site_data import SiteData
 
 
 def check(
-    data: SiteData, *, classes: int, public_records: int, unit: Unit = "record"
+    data: SiteData,
+    *,
+    classes: int,
+    public_records: int,
+    unit: Unit = "record",
+    task: str = "classification",
 ) -> list[Problem]:
     """Return every reason why these records cannot take part; none of them names a value.
 
-    ``classes`` is the number of classes of the plan and ``public_records`` the size that the
-    site has declared as its public upper bound, in privacy units.
+    ``classes`` is the number of classes of the plan, ``task`` what it learns, and
+    ``public_records`` the size that the site has declared as its public upper bound, in units.
     """
     problems: list[Problem] = []
     for part, x, y in (
@@ -35,6 +40,8 @@ def check(
                     cure="read the file again",
                 )
             )
+        if task != "classification":
+            continue
         if not np.issubdtype(y.dtype, np.integer) or np.any((y < 0) | (y >= classes)):
             problems.append(
                 Problem(

@@ -5,21 +5,24 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-Records = NDArray[np.float32]
-Labels = NDArray[np.int64]
+Records = NDArray[Any]
+"""(n, ...) raw values: float32, uint8 pixels, int32 tokens, or texts before they are encoded."""
+Labels = NDArray[Any]
+"""Class indices (n,) int64; multilabel (n, k) float32 of 0 and 1; regression (n,) float32;
+survival (n, 2) float32 of time and 1 where the event was seen; masks (n, height, width) int64."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SiteData:
     """One site's private records, split into a training and a test part.
 
-    ``train_x`` (n, ...) and ``test_x`` (m, ...) raw values; ``train_y`` (n,) and ``test_y``
-    (m,) class indices; ``train_units`` (n,) and ``test_units`` (m,) name each record's patient,
-    None where every record stands for itself. Nothing here is ever summarised for anyone
-    outside the site.
+    ``train_x`` (n, ...) and ``test_x`` (m, ...) raw values; ``train_y`` (n, ...) and ``test_y``
+    (m, ...) labels; ``train_units`` (n,) and ``test_units`` (m,) name each record's patient,
+    None where every record stands for itself. ``calibration_*``: records that train nothing and
+    are held out for threshold and temperature, None where there are none. Nothing here is ever
+    summarised for anyone outside the site but by a mechanism that its ledger has charged.
     """
 
     asset: str
@@ -29,6 +32,9 @@ class SiteData:
     test_y: Labels
     train_units: NDArray[Any] | None = None
     test_units: NDArray[Any] | None = None
+    calibration_x: Records | None = None
+    calibration_y: Labels | None = None
+    calibration_units: NDArray[Any] | None = None
 
     def __repr__(self) -> str:
         return f"SiteData(asset={self.asset!r}, records not shown)"

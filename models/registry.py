@@ -124,7 +124,7 @@ def build(ref: ModelRef) -> nn.Module:
     from torch import nn
 
     model = open_model(ref)
-    inputs = (card(ref.name).head_inputs) or len(ref.bounds)
+    inputs = _head_inputs(ref)
     head = nn.Linear(inputs, len(ref.classes))
     nn.init.zeros_(head.weight)
     nn.init.zeros_(head.bias)
@@ -155,18 +155,23 @@ def open_model(ref: ModelRef) -> nn.Module:
 def _linear(ref: ModelRef) -> nn.Module:
     from .tabular import LinearModel
 
-    if not ref.bounds:
+    if not ref.bounds and not ref.categories:
         raise InvalidInput(
             f"'{LINEAR}' needs public bounds",
             why="features are scaled by bounds that stand in the plan, never fitted on records",
             cure="give [model.bounds] one lowest and highest value per feature",
         )
-    return LinearModel(ref.bounds, len(ref.classes)).eval()
+    return LinearModel(ref, len(ref.classes)).eval()
 
 
 def _head_size(ref: ModelRef) -> int:
-    inputs = card(ref.name).head_inputs or len(ref.bounds)
-    return (inputs + 1) * len(ref.classes)
+    return (_head_inputs(ref) + 1) * len(ref.classes)
+
+
+def _head_inputs(ref: ModelRef) -> int:
+    """Return what the head reads: of a table, the width of ``TablePreprocess``."""
+    numbers = len(ref.bounds) * (2 if ref.missing == "flag" else 1)
+    return card(ref.name).head_inputs or numbers + sum(map(len, ref.categories.values()))
 
 
 _LINEAR_CARD = ModelCard(

@@ -6,26 +6,27 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from .preprocess import BoundsScale
+from .preprocess import TablePreprocess
 
 if TYPE_CHECKING:
-    from ..core.plan import Bounds
+    from ..core.plan import ModelRef
 
 
 class LinearModel(nn.Module):
-    """Features scaled to [-1, 1] by the plan's bounds, then one linear layer, zero at first."""
+    """A table's inputs as ``TablePreprocess`` scales them, then one linear layer, zero at first."""
 
-    def __init__(self, bounds: dict[str, Bounds], classes: int) -> None:
+    def __init__(self, ref: ModelRef, outputs: int) -> None:
         super().__init__()
-        self.preprocess = BoundsScale(bounds)
-        self.head = nn.Linear(len(bounds), classes)
+        self.preprocess = TablePreprocess(ref)
+        self.head = nn.Linear(self.preprocess.width, outputs)
+        self.output: nn.Module = nn.Identity()  # calibration, where the plan asks for it
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
     def features(self, x: Tensor) -> Tensor:
-        """Map (batch, features) raw values to (batch, features) in [-1, 1]."""
+        """Map (batch, columns) raw values to (batch, width) inputs."""
         return self.preprocess(x)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (batch, features) raw values to (batch, classes) logits."""
-        return self.head(self.preprocess(x))
+        """Map (batch, columns) raw values to (batch, outputs)."""
+        return self.output(self.head(self.preprocess(x)))

@@ -13,7 +13,7 @@ from torch import nn
 
 from ..client.evidence import Evidence
 from ..client.identity import Identity
-from ..client.policy import Policy
+from ..client.policy import Policy, plugins_of
 from ..client.reach import round_reach
 from ..client.site import Site
 from ..client.spool import Spool
@@ -271,6 +271,7 @@ def _policy(plan: Plan) -> Policy:
         max_steps=plan.rounds.count * plan.rounds.local_steps,
         max_sampling_rate=privacy.sampling_rate,
         max_clip_norm=privacy.clip_norm,
+        plugins=tuple(plugins_of(plan)),  # on one's own machine, what is installed may run
         private=privacy.enabled,
         public_test=plan.evaluation.origin == "public",
     )
