@@ -50,6 +50,15 @@ class DataSection:
     test_share: float = field(
         default=0.2, metadata=about("Share of the records held out for testing", low=0, below=1)
     )
+    test_rows: tuple[int, ...] = field(
+        default=(),
+        metadata=about(
+            "Numbers of the rows that are held out for testing, in place of test_share: the "
+            "file's first record is 1, and records that are left out count, too",
+            low=1,
+            high=10**9,
+        ),
+    )
     test_path: str | None = field(
         default=None,
         metadata=about("File or folder of the test records, where they have their own"),

@@ -46,7 +46,8 @@ from .audit_build import (
     release_findings,
     stream_finding,
 )
-from .consortium import KEYS, simulation_seed
+from .consortium import KEYS
+from .records import simulation_seed
 from .seeds import holds_seeds
 from .workspace import load_stage, run_identity
 

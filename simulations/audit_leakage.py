@@ -29,7 +29,7 @@ from ..privacy.leakage import auroc, leakage, tpr_at
 from ..privacy.noise import Floats
 from ..server.models_out import read_vector_file
 from .audit_build import declared_layout, inputs_of
-from .consortium import simulation_seed, split_records
+from .records import simulation_seed, split_records
 from .short_run import ShortRun, short_run
 
 FOLDER = "audit-shadow"
@@ -224,7 +224,7 @@ def _clipped_gradients(
     plan: Plan, model: nn.Module, names: Sequence[str], x: Inputs, y: Labels
 ) -> Floats:
     """Return each record's gradient (n, d), clipped; by vmap, in chunks (an attack, no oracle)."""
-    loss = task(plan.model.task).loss
+    loss = task(plan.model).loss
     trained = {name: model.get_parameter(name).detach() for name in names}
 
     def one(values: dict[str, Tensor], record: Tensor, label: Tensor) -> Tensor:

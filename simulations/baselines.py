@@ -25,7 +25,8 @@ from ..models.tasks import task
 from ..privacy.noise import SeededNoise
 from ..server.drive import released_vector
 from ..strategies.catalog import strategy_for
-from .consortium import ModelFactory, Records, simulation_seed
+from .consortium import ModelFactory
+from .records import Records, simulation_seed
 
 NOTE = "not a release: comparison on scratch accounting, simulation only"
 
@@ -129,7 +130,7 @@ def measure(plan: Plan, trainer: Trainer, vector: Vector, test: PublicSet) -> di
     """Return the metrics of ``vector`` (d,) on a labelled public set."""
     if test.y is None or len(test) == 0:
         return {}
-    return evaluate(trainer.load(vector), task(plan.model.task), test.x, test.y)
+    return evaluate(trainer.load(vector), task(plan.model), test.x, test.y)
 
 
 def _pool(parts: list[SiteData]) -> SiteData:

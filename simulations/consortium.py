@@ -22,32 +22,20 @@ from ..core.digest import sha256_hex
 from ..core.errors import InvalidInput
 from ..core.layout import Layout, Vector
 from ..core.mechanism import Budget, MechanismSpec
-from ..core.plan import Plan, Simulation, SiteRef
+from ..core.plan import Plan, SiteRef
 from ..core.signing import load_or_create
-from ..data.datasets import load
-from ..data.public import PublicSet
 from ..data.site_data import SiteData
-from ..data.split import dirichlet, holdout, iid
 from ..privacy.derive import mechanism, noise_multiplier
 from ..privacy.fingerprint import Register
 from ..privacy.ledger import Ledger
 from ..privacy.ledger_files import open_for_records
 from ..privacy.noise import SeededNoise
 from ..server.admission import Member
+from .records import simulation_seed
 
 KEYS = Path("keys") / "private"
-GLOBAL_TEST_SHARE = 0.2
-SITE_TEST_SHARE = 0.1
 
 ModelFactory = Callable[[], nn.Module]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Records:
-    """Every site's records and the global test part, declared public for this simulation."""
-
-    by_site: Mapping[str, SiteData]
-    test: PublicSet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,73 +56,19 @@ class Consortium:
             ledger.close()
 
 
-def split_records(plan: Plan) -> Records:
-    """Return the plan's simulated data set as sites and a global test part, by its seed.
-
-    Raises ``InvalidInput`` when the roster's public sizes cannot hold the data set or its
-    classes are not the plan's.
-    """
-    simulation = simulation_of(plan)
-    found = load(simulation.dataset)
-    if found.classes != plan.model.classes:
-        raise InvalidInput(
-            f"{found.name} has the classes {', '.join(found.classes)}",
-            why="the plan's [model] classes are others",
-            cure="write the data set's classes into the plan",
-        )
-    rng = np.random.default_rng([0xC011, simulation.seed])
-    kept, test = holdout(found.y, GLOBAL_TEST_SHARE, rng)
-    capacities = [site.public_records for site in plan.sites]
-    kind, _, alpha = simulation.split.partition(":")
-    try:
-        parts = (
-            dirichlet(found.y[kept], capacities, float(alpha), rng)
-            if kind == "dirichlet"
-            else iid(found.y[kept], capacities, rng)
-        )
-    except ValueError as error:
-        raise InvalidInput(
-            f"the roster is too small for {found.name}",
-            why=str(error),
-            cure="raise the sites' public_records",
-        ) from None
-    by_site: dict[str, SiteData] = {}
-    for site, part in zip(plan.sites, parts, strict=True):
-        members = kept[part]
-        train, own_test = holdout(found.y[members], SITE_TEST_SHARE, rng)
-        by_site[site.name] = SiteData(
-            asset=f"{found.name}/{site.name}",
-            train_x=found.x[members[train]],
-            train_y=found.y[members[train]],
-            test_x=found.x[members[own_test]],
-            test_y=found.y[members[own_test]],
-        )
-    public = PublicSet(name=f"{found.name}/test", origin="public", x=found.x[test], y=found.y[test])
-    return Records(by_site=by_site, test=public)
-
-
-def simulation_of(plan: Plan) -> Simulation:
-    """Return the plan's ``[simulation]`` table; raises ``InvalidInput`` without one."""
-    if plan.simulation is None:
-        raise InvalidInput(
-            "this plan has no [simulation] table",
-            why="the simulator needs a data set, a split and a seed",
-            cure="add [simulation] with dataset, split and seed",
-        )
-    return plan.simulation
-
-
 def assemble(
     plan: Plan,
     records: Mapping[str, SiteData],
     factory: ModelFactory,
     folder: Path,
     *,
+    policies: Mapping[str, Policy] | None = None,
     own_strategy: bool = False,
 ) -> Consortium:
     """Return the consortium; its keys, ledgers and spools are made or reopened in ``folder``.
 
-    With ``own_strategy`` nobody knows how far a round may lead, so sites do not bound it. Raises
+    ``policies`` are the sites' own words; without them each allows what the plan asks for. With
+    ``own_strategy`` nobody knows how far a round may lead, so sites do not bound it. Raises
     ``InvalidInput`` when a site has no records or ``factory`` no one open model.
     """
     if missing := [site.name for site in plan.sites if site.name not in records]:
@@ -162,6 +96,7 @@ def assemble(
             trainer=trainers[ref.name],
             coordinator=coordinator,
             step_bound=reach,
+            policy=(policies or {}).get(ref.name) or _policy(plan),
         )
         for ref in plan.sites
     )
@@ -203,9 +138,10 @@ def _site(
     trainer: Trainer,
     coordinator: Ed25519PrivateKey,
     step_bound: float,
+    policy: Policy,
 ) -> Site:
     own = folder / "sites" / ref.name
-    key, policy = load_or_create(folder / KEYS / f"{ref.name}.pem"), _policy(plan)
+    key = load_or_create(folder / KEYS / f"{ref.name}.pem")
     return Site(
         identity=Identity(name=ref.name, key=key, coordinator=coordinator.public_key()),
         plan=plan,
@@ -251,11 +187,6 @@ def _member(ref: SiteRef, site: Site) -> Member:
         public_records=ref.public_records,
         weight=ref.fold_weight,
     )
-
-
-def simulation_seed(plan: Plan) -> int:
-    """Return the seed of noise and split, 0 when records were passed in without one."""
-    return plan.simulation.seed if plan.simulation else 0
 
 
 def _policy(plan: Plan) -> Policy:

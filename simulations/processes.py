@@ -27,7 +27,8 @@ from ..server.processes import Child, Command, environment
 from ..server.provision import Provisioned, provision_lab
 from ..server.public_file import write_public
 from ..server.supervise import Keeper
-from .consortium import KEYS, Records
+from .consortium import KEYS
+from .records import Records
 
 PACKAGE = f"{__package__}".partition(".")[0]
 FOLDER = "federation"

@@ -14,7 +14,7 @@ from ..models import registry
 from ..server.models_out import read_vector_file
 from ..server.publish import Progress, publish_run
 from ..server.result import read_result
-from .consortium import simulation_seed, split_records
+from .records import simulation_seed, split_records
 
 
 def publish_simulated(

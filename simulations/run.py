@@ -35,15 +35,10 @@ from ..strategies.base import Strategy
 from ..strategies.catalog import strategy_for
 from ._flwr import context_of
 from .baselines import measure
-from .consortium import (
-    Consortium,
-    ModelFactory,
-    Records,
-    assemble,
-    split_records,
-)
+from .consortium import Consortium, ModelFactory, assemble
 from .grid import LocalGrid
 from .listener import Listener, RoundCallback
+from .records import Records, split_records
 from .resources import ResourceMeter
 from .stages import Rounds, Stages, one_thread
 from .stated import stated
@@ -189,7 +184,14 @@ class _Run:
             own = strategy is not None
             consortium = open_files.enter_context(
                 closing(
-                    assemble(plan, records.by_site, self._factory, self._folder, own_strategy=own)
+                    assemble(
+                        plan,
+                        records.by_site,
+                        self._factory,
+                        self._folder,
+                        policies=records.policies,
+                        own_strategy=own,
+                    )
                 )
             )
             heard.started(plan, consortium.specs, store.history())

@@ -11,8 +11,8 @@ from ..core.plan import Plan
 from ..core.plan_file import with_overrides
 from ..server.report import write_report
 from ..server.result import combine, read_result, write_result
-from .consortium import simulation_of
 from .listener import Listener
+from .records import simulation_of
 from .run import simulate
 from .workspace import is_finished
 

@@ -23,8 +23,9 @@ from ..server.publish import publish_run
 from ..server.result import SCHEMA, evaluation_of, history_of, sites_of, versions
 from ..server.store import Release
 from .baselines import measure, run_baselines
-from .consortium import ModelFactory, Records, simulation_seed
+from .consortium import ModelFactory
 from .listener import Listener
+from .records import Records, simulation_seed
 from .workspace import load_stage, save_stage
 
 
@@ -126,7 +127,7 @@ class Stages:
         if self.custom or test.y is None or len(test) == 0:
             return None
         model = registry.open_model(self.plan.model)
-        metrics = evaluate(model, task(self.plan.model.task), test.x, test.y)
+        metrics = evaluate(model, task(self.plan.model), test.x, test.y)
         return {"accuracy": metrics.get("accuracy"), "metrics": metrics}
 
 

@@ -23,10 +23,11 @@ from ..server.opening import mechanisms, opening
 from ..server.result import read_result, write_result
 from ..server.run_folder import is_finished, load_stage, workspace
 from ..server.supervise import STAGE, Pursuit
-from .consortium import KEYS, simulation_of, split_records
+from .consortium import KEYS
 from .feed import Feed
 from .listener import Listener
 from .processes import Lab, make_lab, running, site_file
+from .records import simulation_of, split_records
 from .resources import ResourceMeter
 from .run import RunResult, resumable_disk
 from .stages import Rounds, Stages, one_thread

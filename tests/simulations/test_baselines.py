@@ -11,7 +11,7 @@ from collegium.core.plan import Plan
 from collegium.data.public import PublicSet
 from collegium.models import registry
 from collegium.simulations.baselines import NOTE, Baselines, measure, run_baselines
-from collegium.simulations.consortium import Records
+from collegium.simulations.records import Records
 
 MakePlan = Callable[..., Plan]
 

@@ -13,7 +13,8 @@ from collegium.core.errors import InvalidInput
 from collegium.core.plan import Plan
 from collegium.models import registry
 from collegium.privacy.bounds import update_norm_bound
-from collegium.simulations.consortium import assemble, simulation_of, split_records
+from collegium.simulations.consortium import assemble
+from collegium.simulations.records import simulation_of, split_records
 from collegium.strategies.catalog import step_bound
 
 MakePlan = Callable[..., Plan]

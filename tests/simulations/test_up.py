@@ -22,9 +22,9 @@ from collegium.server._flwr_link import Control
 from collegium.server.coordinator_run import prepare_job
 from collegium.server.run_folder import load_stage
 from collegium.server.supervise import STAGE
-from collegium.simulations.consortium import Records
 from collegium.simulations.listener import Listener
 from collegium.simulations.processes import Lab, make_lab, running
+from collegium.simulations.records import Records
 from collegium.simulations.run import simulate
 from collegium.simulations.up import drive
 

@@ -1,0 +1,118 @@
+"""A simulation's records: every site's, and the public test part, as ``[simulation]`` says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..client.policy import Policy
+from ..core.errors import InvalidInput
+from ..core.plan import Plan, Simulation
+from ..data.datasets import load
+from ..data.public import PublicSet
+from ..data.site_data import SiteData
+from ..data.split import dirichlet, holdout, iid
+
+GLOBAL_TEST_SHARE = 0.2
+SITE_TEST_SHARE = 0.1
+FILES = "files"
+
+Indices = NDArray[np.intp]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Records:
+    """Every site's records and the global test part, declared public for this simulation.
+
+    ``test_sites`` (n,) names the site that each test record belongs to, None where they belong
+    to none; ``policies`` are those of the sites' own files, empty without such files.
+    """
+
+    by_site: Mapping[str, SiteData]
+    test: PublicSet
+    test_sites: NDArray[np.str_] | None = None
+    policies: Mapping[str, Policy] | None = None
+
+
+def split_records(plan: Plan) -> Records:
+    """Return the plan's simulated records as sites and a global test part, by its seed.
+
+    Raises ``InvalidInput`` when the roster's public sizes cannot hold the data set or its
+    classes are not the plan's, and what the readers raise for the sites' own files.
+    """
+    simulation = simulation_of(plan)
+    if simulation.dataset == FILES:
+        from .site_files import records_of_files
+
+        return records_of_files(plan)
+    found = load(simulation.dataset)
+    if found.classes != plan.model.classes:
+        raise InvalidInput(
+            f"{found.name} has the classes {', '.join(found.classes)}",
+            why="the plan's [model] classes are others",
+            cure="write the data set's classes into the plan",
+        )
+    rng = np.random.default_rng([0xC011, simulation.seed])
+    kept, test = holdout(found.y, GLOBAL_TEST_SHARE, rng)
+    parts = deal(plan, found.y[kept], rng, source=found.name)
+    by_site: dict[str, SiteData] = {}
+    for site, part in zip(plan.sites, parts, strict=True):
+        members = kept[part]
+        train, own_test = holdout(found.y[members], SITE_TEST_SHARE, rng)
+        by_site[site.name] = SiteData(
+            asset=f"{found.name}/{site.name}",
+            train_x=found.x[members[train]],
+            train_y=found.y[members[train]],
+            test_x=found.x[members[own_test]],
+            test_y=found.y[members[own_test]],
+        )
+    public = PublicSet(name=f"{found.name}/test", origin="public", x=found.x[test], y=found.y[test])
+    return Records(by_site=by_site, test=public)
+
+
+def deal(
+    plan: Plan, labels: NDArray[Any], rng: np.random.Generator, *, source: str
+) -> Sequence[Indices]:
+    """Return each site's part of records with these labels (n, ...), as ``split`` says.
+
+    Raises ``InvalidInput`` when the roster is too small, or labels are no classes to be skewed.
+    """
+    split = simulation_of(plan).split
+    capacities = [site.public_records for site in plan.sites]
+    kind, _, alpha = split.partition(":")
+    if kind == "dirichlet" and plan.model.task != "classification":
+        raise InvalidInput(
+            f"[simulation] split = '{split}' skews classes",
+            why=f"the task {plan.model.task} has no class per record",
+            cure="write split = 'iid'",
+        )
+    try:
+        if kind == "dirichlet":
+            return dirichlet(labels, capacities, float(alpha), rng)
+        return iid(labels, capacities, rng)
+    except ValueError as error:
+        raise InvalidInput(
+            f"the roster is too small for {source}",
+            why=str(error),
+            cure="raise the sites' public_records",
+        ) from None
+
+
+def simulation_of(plan: Plan) -> Simulation:
+    """Return the plan's ``[simulation]`` table; raises ``InvalidInput`` without one."""
+    if plan.simulation is None:
+        raise InvalidInput(
+            "this plan has no [simulation] table",
+            why="the simulator needs a data set, a split and a seed",
+            cure="add [simulation] with dataset, split and seed",
+        )
+    return plan.simulation
+
+
+def simulation_seed(plan: Plan) -> int:
+    """Return the seed of noise and split, 0 when records were passed in without one."""
+    return plan.simulation.seed if plan.simulation else 0

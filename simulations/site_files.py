@@ -1,0 +1,130 @@
+"""A simulation's records from site files: each site's own, or one file dealt to all of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..client.policy import Policy
+from ..client.words import policy_of, read_records
+from ..core.errors import InvalidInput, MissingInput, Refused
+from ..core.plan import Plan
+from ..core.site_file import SiteFile
+from ..data.public import PublicSet
+from ..data.site_data import SiteData
+from ..data.split import holdout
+from .records import SITE_TEST_SHARE, Indices, Records, deal, simulation_of, simulation_seed
+
+
+def records_of_files(plan: Plan) -> Records:
+    """Return the records that ``[simulation] files`` names, read as real sites read theirs.
+
+    A folder holds one ``NAME.toml`` per site, whose policy is kept, too; the global test part is
+    the sites' own, where they say that it is public. One file's training records are dealt to
+    all sites; its test part is the global one. Raises what the readers raise.
+    """
+    path = Path(simulation_of(plan).files or "")
+    if path.is_dir():
+        return _each_site(plan, path)
+    if not path.is_file():
+        raise MissingInput(
+            f"there is no {path}",
+            why="[simulation] files names a folder of site files, or one site file",
+            cure="correct it; it is relative to plan.toml",
+        )
+    return _dealt(plan, SiteFile.load(path))
+
+
+def _each_site(plan: Plan, folder: Path) -> Records:
+    files = {site.name: _site_file(folder, site.name) for site in plan.sites}
+    policies = {name: _policy(file, plan) for name, file in files.items()}
+    seed = simulation_seed(plan)
+    by_site = {name: read_records(file, plan, seed=seed) for name, file in files.items()}
+    parts = list(by_site.values()) if plan.evaluation.origin == "public" else []
+    empty = next(iter(by_site.values()))
+    test = PublicSet(
+        name="the sites' test parts",
+        origin="public",
+        x=np.concatenate([empty.test_x[:0], *(part.test_x for part in parts)]),
+        y=np.concatenate([empty.test_y[:0], *(part.test_y for part in parts)]),
+    )
+    owners = [np.full(len(part.test_y), name) for name, part in by_site.items() if parts]
+    return Records(
+        by_site=by_site,
+        test=test,
+        test_sites=np.concatenate(owners) if owners else None,
+        policies=policies,
+    )
+
+
+def _site_file(folder: Path, name: str) -> SiteFile:
+    file = SiteFile.load(folder / f"{name}.toml")
+    if file.site.name != name:
+        raise InvalidInput(
+            f"{folder.name}/{name}.toml is the file of site '{file.site.name}'",
+            why="each site of the plan has a file under its own name",
+            cure="correct [site] name, or rename the file",
+        )
+    return file
+
+
+def _policy(file: SiteFile, plan: Plan) -> Policy:
+    """Return a site's own policy; raises ``Refused`` where its test part is not public."""
+    policy = policy_of(file, private=plan.privacy.enabled)
+    if plan.evaluation.origin == "public" and not policy.public_test:
+        raise Refused(
+            f"site '{file.site.name}' does not declare its test part public",
+            why="[evaluation] origin = 'public' tells exact metrics of it",
+            cure="set [policy] public_test = true there, or agree on origin = 'private'",
+        )
+    return policy
+
+
+def _dealt(plan: Plan, file: SiteFile) -> Records:
+    seed = simulation_seed(plan)
+    whole = read_records(file, plan, seed=seed)
+    rng = np.random.default_rng([0xF11E, seed])
+    parts = deal(plan, whole.train_y, rng, source=file.data.asset)
+    held = _held_out(plan, whole, rng)
+    by_site: dict[str, SiteData] = {}
+    for site, part, calibration in zip(plan.sites, parts, held, strict=True):
+        train, own_test = _own_test(whole.train_y[part], rng)
+        by_site[site.name] = SiteData(
+            asset=f"{file.data.asset}/{site.name}",
+            train_x=whole.train_x[part[train]],
+            train_y=whole.train_y[part[train]],
+            test_x=whole.train_x[part[own_test]],
+            test_y=whole.train_y[part[own_test]],
+            train_units=_taken(whole.train_units, part[train]),
+            test_units=_taken(whole.train_units, part[own_test]),
+            calibration_x=_taken(whole.calibration_x, calibration),
+            calibration_y=_taken(whole.calibration_y, calibration),
+            calibration_units=_taken(whole.calibration_units, calibration),
+        )
+    test = PublicSet(
+        name=f"{file.data.asset}/test", origin="public", x=whole.test_x, y=whole.test_y
+    )
+    return Records(by_site=by_site, test=test)
+
+
+def _held_out(plan: Plan, whole: SiteData, rng: np.random.Generator) -> list[Indices]:
+    """Return each site's part of the records that are held out for calibration, at random."""
+    count = 0 if whole.calibration_y is None else len(whole.calibration_y)
+    sizes = np.cumsum([site.public_records for site in plan.sites])
+    cuts = (sizes[:-1] / sizes[-1] * count).astype(int)
+    return np.split(rng.permutation(count), cuts)
+
+
+def _own_test(labels: NDArray[Any], rng: np.random.Generator) -> tuple[Indices, Indices]:
+    if labels.ndim == 1 and labels.dtype.kind == "i":
+        return holdout(labels, SITE_TEST_SHARE, rng)
+    order = rng.permutation(len(labels))
+    cut = int(len(labels) * SITE_TEST_SHARE)
+    return np.sort(order[cut:]), np.sort(order[:cut])
+
+
+def _taken(values: NDArray[Any] | None, chosen: Indices) -> NDArray[Any] | None:
+    return None if values is None else values[chosen]
