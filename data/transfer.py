@@ -20,10 +20,10 @@ def transfer_set(plan: Plan, *, seed: int) -> PublicSet:
     """
     name = plan.edge.transfer
     if name == "auto":
-        name = "synthetic:bounds" if plan.model.bounds else "collegium:glyphs"
+        name = "synthetic:bounds" if _is_table(plan) else "collegium:glyphs"
     if name == "collegium:glyphs":
         return glyph_set(GLYPHS, seed=seed)
-    if name == "synthetic:bounds" and plan.model.bounds:
+    if name == "synthetic:bounds" and _is_table(plan):
         return _within_bounds(plan, seed)
     raise InvalidInput(
         f"transfer set '{name}' is not known",
@@ -32,8 +32,17 @@ def transfer_set(plan: Plan, *, seed: int) -> PublicSet:
     )
 
 
+def _is_table(plan: Plan) -> bool:
+    return bool(plan.model.bounds or plan.model.categories)
+
+
 def _within_bounds(plan: Plan, seed: int) -> PublicSet:
-    """Rows drawn uniformly within the plan's public bounds: nothing of any record in them."""
-    low, high = np.array(list(plan.model.bounds.values()), dtype=np.float64).T
-    rows = np.random.default_rng(seed).uniform(low, high, size=(ROWS, len(low)))
-    return PublicSet(name="synthetic:bounds", origin="synthetic", x=rows.astype(np.float32))
+    """Rows drawn uniformly within the plan's public bounds and categories: no record in them."""
+    model, rng = plan.model, np.random.default_rng(seed)
+    columns = np.empty((ROWS, len(model.bounds) + len(model.categories)), dtype=np.float32)
+    if model.bounds:
+        low, high = np.array(list(model.bounds.values()), dtype=np.float64).T
+        columns[:, : len(low)] = rng.uniform(low, high, size=(ROWS, len(low)))
+    for place, known in enumerate(model.categories.values(), len(model.bounds)):
+        columns[:, place] = rng.integers(0, len(known), size=ROWS)
+    return PublicSet(name="synthetic:bounds", origin="synthetic", x=columns)
