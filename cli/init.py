@@ -14,15 +14,25 @@ from .verbs import example
 FILES = ("plan.toml", "site.toml")
 
 
-@click.command(epilog=example("init my-study"))
+@click.command(
+    epilog=example("init my-study", "init my-study --model tabular:linear --trainable head")
+)
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--model", help="Open model of the plan, such as tabular:linear.")
+@click.option("--trainable", help="What of it trains; default head.")
+@click.option("--task", help="What it learns to answer; default classification.")
 @click.option("--json", "as_json", is_flag=True, help="Print the paths as JSON.")
-def command(folder: Path, as_json: bool) -> None:
+def command(
+    folder: Path, model: str | None, trainable: str | None, task: str | None, as_json: bool
+) -> None:
     """Write a commented plan.toml and one site.toml into DIR.
 
-    The plan is the digits demo: change it to yours. Nothing is overwritten.
+    With --model the plan holds the numbers that were measured for such a model
+    (docs/recipes.md); otherwise it is the digits demo. Nothing is overwritten.
     """
-    texts = {folder / name: _template(name) for name in FILES}
+    if model is None and (trainable or task):
+        raise click.UsageError("--trainable and --task belong to --model")
+    texts = {folder / name: text for name, text in _texts(model, trainable, task).items()}
     _write_new(texts)
     plan, site = texts
     if as_json:
@@ -31,6 +41,17 @@ def command(folder: Path, as_json: bool) -> None:
     click.echo(f"{plan}  the consortium's agreement: who, which model, how private")
     click.echo(f"{site}  one site's own words: records, policy, ledger; never leaves the site")
     click.echo(f"\nNext: collegium plan explain {plan}")
+
+
+def _texts(model: str | None, trainable: str | None, task: str | None) -> dict[str, str]:
+    """Return the two files' texts by name."""
+    texts = {name: _template(name) for name in FILES}
+    if model is None:
+        return texts
+    from .init_plan import plan_text, site_text
+
+    plan = plan_text(model, trainable or "head", task or "classification")
+    return {FILES[0]: plan, FILES[1]: site_text(texts[FILES[1]], model)}
 
 
 def _template(name: str) -> str:

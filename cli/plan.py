@@ -96,11 +96,13 @@ def _about(plan: Plan, forecast: Forecast) -> Iterator[tuple[str, str]]:
     yield (
         "Model",
         (
-            f"{forecast.model} for {plan.model.task}, {len(plan.model.classes)} classes; trains "
+            f"{forecast.model} for {plan.model.task}{_classes(plan)}; trains "
             f"{plan.model.trainable}: {forecast.trainable_parameters:,} of "
             f"{forecast.total_parameters:,} parameters ({part:.1%})"
         ),
     )
+    if forecast.cured:
+        yield "Made trainable", f"{forecast.cured}; pre-trained weights and statistics are kept"
     rounds = plan.rounds
     steps = f"{rounds.local_steps} step{'s' * (rounds.local_steps > 1)}"
     yield (
@@ -122,6 +124,10 @@ def _about(plan: Plan, forecast: Forecast) -> Iterator[tuple[str, str]]:
             f"{privacy.clip_norm:g}"
         ),
     )
+
+
+def _classes(plan: Plan) -> str:
+    return f", {len(plan.model.classes)} classes" if plan.model.classes else ""
 
 
 def _sites(forecast: Forecast) -> Table:

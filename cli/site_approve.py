@@ -106,8 +106,7 @@ def _require_sound(file: SiteFile, kit: Kit, spec: MechanismSpec, data: SiteData
     from ..data.checks import check
 
     bound = kit.plan.site(file.site.name).public_records
-    classes = len(kit.plan.model.classes)
-    if problems := check(data, classes=classes, public_records=bound, unit=spec.unit):
+    if problems := check(data, model=kit.plan.model, public_records=bound, unit=spec.unit):
         raise InvalidInput(f"the records of site '{file.site.name}'", problems)
 
 

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from ..server.words import clean, duration, epsilon, shrinkage, size
 
-_SHOWN = ("accuracy", "auc")
+_SHOWN = ("macro_accuracy", "accuracy", "auc", "dice", "c_index", "rmse")
 
 
 def show(console: Console, values: Mapping[str, Any], folder: Path) -> None:
@@ -39,7 +39,9 @@ def _models(values: Mapping[str, Any]) -> Table:
         table.add_column(clean(name), justify="right", style="bold")
     rows = (
         ("open model, untouched", (values["open_model"] or {}).get("metrics"), "dim"),
+        ("most frequent class of each site", values.get("majority"), "dim"),
         ("each site alone, mean", (values["local"] or {}).get("metrics_mean"), "dim"),
+        ("  on its own test records", _own(values), "dim"),
         ("federated, released", released, "bold green"),
         ("pooled, without privacy", (values["pooled"] or {}).get("metrics"), "dim"),
     )
@@ -48,6 +50,14 @@ def _models(values: Mapping[str, Any]) -> Table:
             figures = [f"{found[name]:.3f}" if name in found else "-" for name in names]
             table.add_row(label, *figures, style=style)
     return table
+
+
+def _own(values: Mapping[str, Any]) -> Mapping[str, float]:
+    """Return what each site's own model reaches on its own test records; the mean is the macro."""
+    found = dict((values["local"] or {}).get("own_metrics_mean") or {})
+    if "accuracy" in found:
+        found["macro_accuracy"] = found.pop("accuracy")
+    return found
 
 
 def _facts(values: Mapping[str, Any], folder: Path) -> Iterator[tuple[str, Text]]:

@@ -45,10 +45,18 @@ class Evidence:
         self._sizes = tuple(size for size in sizes or () if size)
         self._key: Key = ("", 0, 0)
         self._sum: Floats | None = None
+        self._live: NDArray[np.bool_] | None = None
 
     def begin(self, *, job: str, round: int, attempt: int) -> None:
         """Open an attempt; one of the same name supersedes what an earlier try left."""
-        self._key, self._sum = (job, round, attempt), None
+        self._key, self._sum, self._live = (job, round, attempt), None, None
+
+    def restrict(self, live: NDArray[np.bool_]) -> None:
+        """Take in which coordinates (d,) alone move in this attempt (a head that warms up).
+
+        Its steps are then of these; the others of its update must be 0, or it does not follow.
+        """
+        self._live = live
 
     def observe(
         self,
@@ -77,7 +85,7 @@ class Evidence:
                 "step": step,
                 "size": len(z),
                 "squares": float(np.dot(z, z)),
-                **_shape_of(z, self._sizes if sum(self._sizes) == len(z) else (len(z),)),
+                **_shape_of(z, self._tensors(len(z))),
                 "sketch": _packed(z[_spaced(len(z))].astype("<f4")),
                 "units": units,
                 "batch": len(batch),
@@ -93,12 +101,32 @@ class Evidence:
         """
         if self._sum is None:
             return
-        rate, residual = _fit(vector, self._sum)
-        values = {"kind": "end", "size": len(vector), "rate": rate, "residual": residual}
+        total = self._whole(len(vector))
+        rate, residual = _fit(vector, total)
+        size = len(self._sum) if len(total) == len(vector) else len(vector)
+        values = {"kind": "end", "size": size, "rate": rate, "residual": residual}
         names = codec_names() if codec is None else (codec,)
         payloads = {name: sha256_hex(codec_of(name).encode(vector)) for name in names}
         self._append([values | {"payloads": payloads}])
         self._sum = None
+
+    def _tensors(self, size: int) -> tuple[int, ...]:
+        """Return the live coordinates of each trainable tensor that has any."""
+        sizes = self._sizes
+        if self._live is not None and sum(sizes) == len(self._live):
+            parts = np.split(self._live, np.cumsum(sizes)[:-1])
+            sizes = tuple(int(part.sum()) for part in parts if part.any())
+        return sizes if sum(sizes) == size else (size,)
+
+    def _whole(self, size: int) -> Floats:
+        """Return the sum of the noisy steps over all coordinates, 0 where nothing moves."""
+        total = np.zeros(0) if self._sum is None else self._sum
+        live = self._live
+        if live is None or len(live) != size or np.count_nonzero(live) != len(total):
+            return total
+        whole = np.zeros(size)
+        whole[live] = total
+        return whole
 
     def _append(self, lines: list[dict[str, Any]]) -> None:
         job, round_, attempt = self._key

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from ..core.digest import sha256_hex
@@ -12,28 +14,61 @@ from ..privacy.ledger import Ledger
 
 
 def read_base(
-    invitation: Invitation, payload: bytes, layout: Layout, *, open_sha256: str, norm_bound: float
+    invitation: Invitation,
+    payload: bytes,
+    layout: Layout,
+    *,
+    open_sha256: str,
+    norm_bound: float,
+    constants: int = 0,
+    fault: Callable[[Vector], str] = lambda _: "",
 ) -> tuple[Verdict, Vector]:
-    """Return the base vector (d,) of an invitation, or the code under which it is refused.
+    """Return the base vector (d + e,) of an invitation, or the code under which it is refused.
 
-    Checked in order: layout, byte length, digest, round 1 equal to the pinned open model,
-    finite, and norm at most ``norm_bound`` (how far the rounds so far can have led).
+    ``layout`` is that of the d coordinates that train; after them come e = ``constants`` that
+    were fitted, whose ``fault`` is looked at last. Checked in order: layout, byte length, digest,
+    round 1 equal to the pinned open model in what trains, finite, norm of that at most
+    ``norm_bound`` (how far the rounds so far can have led), and the constants.
     """
     nothing = np.zeros(0, dtype=np.float32)
     if invitation.layout != layout.digest:
         return refuse("layout", "the coordinator trains another set of parameters"), nothing
-    if len(payload) != 4 * layout.size:
+    if len(payload) != 4 * (layout.size + constants):
         return refuse("shape", "the base model has another number of coordinates"), nothing
     if sha256_hex(payload) != invitation.base_sha256:
         return refuse("base", "the base model is not the one that was announced"), nothing
-    if invitation.round == 1 and invitation.base_sha256 != open_sha256:
+    if invitation.round == 1 and sha256_hex(payload[: 4 * layout.size]) != open_sha256:
         return refuse("base", "the first round does not start from the pinned model"), nothing
     vector = np.frombuffer(payload, dtype="<f4").astype(np.float32, copy=False)
     if not np.isfinite(vector).all():
         return refuse("nonfinite", "the base model holds NaN or infinite values"), nothing
-    if float(np.linalg.norm(vector.astype(np.float64))) > norm_bound:
+    if float(np.linalg.norm(vector[: layout.size].astype(np.float64))) > norm_bound:
         return refuse("norm", "the base model is further away than the rounds can lead"), nothing
+    if wrong := fault(vector[layout.size :]):
+        return refuse("base", f"{wrong} is not what the plan's statistics can give"), nothing
     return ACCEPT, vector
+
+
+def may_answer(
+    asked: Invitation, site: str, plan_digest: str, ledger: Ledger, *, now: float
+) -> Verdict:
+    """Return whether this is a question to this site, of its plan, in time, from who knows it.
+
+    ``now`` is in seconds since the epoch. A coordinator must say the newest head that it has
+    seen of the ledger: else one that was restored without its anchor would answer anew.
+    """
+    if asked.site != site:
+        return refuse("roster", "the invitation names another site")
+    if asked.plan != plan_digest:
+        return refuse("plan", "the invitation names another plan")
+    if now > asked.deadline:
+        return refuse("deadline", "the round is already over")
+    seen = asked.site_ledger_head
+    if seen and not ledger.knows(seen):
+        return refuse("ledger", "the coordinator has seen entries that are lost here")
+    if not seen and answered_another(ledger, asked):
+        return refuse("ledger", "the coordinator does not say what it has seen here")
+    return ACCEPT
 
 
 def answered_another(ledger: Ledger, invitation: Invitation) -> bool:

@@ -7,15 +7,13 @@ from dataclasses import dataclass
 
 from ..core.errors import ACCEPT, Verdict, refuse
 from ..core.mechanism import Budget, MechanismSpec
+from ..core.messages import ONCE
 from ..core.plan import Plan, SiteRef
 from ..core.plugins import is_plugin
 from ..privacy.accountant import filter_epsilon
-from ..privacy.derive import evaluation_mechanism
+from ..privacy.derive import questions
 from ..privacy.ledger import Ledger
 from ..privacy.ledger_rows import LedgerEntry
-
-EVALUATION = 0
-"""Training rounds count from 1: the reserve of the private evaluation is a job's round 0."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +59,11 @@ class Policy:
                 "training without noise",
             ),
             (
+                not self.private or plan.privacy.enabled or not _asks_once(plan),
+                "noise",
+                "statistics or calibration without noise",
+            ),
+            (
                 (spec.unit, spec.relation) == (self.budget.unit, self.budget.relation),
                 "unit",
                 "the unit or neighbouring relation",
@@ -68,6 +71,11 @@ class Policy:
             (spec.delta <= self.budget.delta, "delta", "delta"),
         )
         return [_outside(code, what) for holds, code, what in rules if not holds]
+
+
+def _asks_once(plan: Plan) -> bool:
+    """Return whether a site's records are summed beside the training."""
+    return plan.statistics is not None or plan.calibration is not None
 
 
 def plugins_of(plan: Plan) -> set[str]:
@@ -111,11 +119,12 @@ def at_most(
     """Return the epsilon that the asset can have reached when this plan may go no further.
 
     ``entries`` are the ledger's so far. It holds however often a round is repeated and however
-    many jobs the coordinator makes of the plan. A private evaluation is charged once per job,
-    so that under such a plan the asset's whole cap is the answer.
+    many jobs the coordinator makes of the plan. What a job asks once (statistics, calibration, a
+    private evaluation) is charged once per job, so that under such a plan the asset's whole cap
+    is the answer.
     """
     cap = policy.budget.epsilon
-    if evaluation_mechanism(plan, site) is not None:
+    if questions(plan, site):
         return cap
     left = policy.max_steps - sum(e.steps for e in _training(entries, plan.digest))
     more = max(left, 0) // spec.steps * spec.steps
@@ -127,7 +136,7 @@ def _training(entries: Iterable[LedgerEntry], plan_digest: str) -> list[LedgerEn
     return [
         entry
         for entry in entries
-        if entry.kind == "reserve" and entry.plan == plan_digest and entry.round != EVALUATION
+        if entry.kind == "reserve" and entry.plan == plan_digest and entry.round != ONCE
     ]
 
 

@@ -83,7 +83,7 @@ def made(name: str, check: Check) -> Iterator[Finding]:
         if not error.problems:
             yield problem(name, f"{error.what}. {error.why}".strip(), error.cure)
         for each in error.problems:
-            yield problem(name, f"{each.where}: {each.what}", each.cure)
+            yield problem(name, f"{error.source}, {each.where}: {each.what}", each.cure)
     except NotAvailable as error:
         yield problem(name, error.what, error.cure)
     except CollegiumError as error:

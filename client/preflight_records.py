@@ -7,14 +7,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from ..core.enroll import SIGNING_KEY
 from ..core.errors import MissingInput
 from ..core.mechanism import MechanismSpec
 from ..core.signing import load_private
 from ..core.site_file import SiteFile
 from ..data.checks import check
+from ..data.inspect import inspect
 from ..data.site_data import SiteData
 from ..privacy.accountant import enforced_bound, epsilon_of
 from ..privacy.derive import schedule
@@ -26,6 +25,7 @@ from ..privacy.ledger_store import open_readonly, read_rows
 from .preflight import Finding, made, ok, problem, unknown, warning
 from .words import (
     REGISTER,
+    all_records,
     anchor_of,
     budget_words,
     mechanisms,
@@ -84,13 +84,7 @@ def _records(
 ) -> Iterator[Finding]:
     data = read_records(file, kit.plan)
     ref = kit.plan.site(file.site.name)
-    problems = check(
-        data,
-        classes=len(kit.plan.model.classes),
-        public_records=ref.public_records,
-        unit=spec.unit,
-        task=kit.plan.model.task,
-    )
+    problems = check(data, model=kit.plan.model, public_records=ref.public_records, unit=spec.unit)
     for each in problems:
         yield problem("records", f"{each.where}: {each.what}", each.cure)
     if problems:
@@ -102,33 +96,21 @@ def _records(
         )
         return
     found.append(data)
+    held = "" if data.calibration_y is None else f", {len(data.calibration_y)} to calibrate"
     yield ok(
         "records",
-        f"{train} to train on (public bound {ref.public_records} {spec.unit}s), {test} to test on",
+        f"{train} to train on (public bound {ref.public_records} {spec.unit}s), {test} to test on"
+        f"{held}",
     )
-    yield from _drift(data, kit)
+    yield from _looked_at(data, file, kit)
 
 
-def _drift(data: SiteData, kit: Kit) -> Iterator[Finding]:
-    """Say locally how the records lie against what the plan expects of them."""
-    bounds = kit.plan.model.bounds
-    missing = [
-        name for i, name in enumerate(kit.plan.model.classes) if not (data.train_y == i).any()
-    ]
-    if missing:
-        yield warning("drift", f"no record of class {', '.join(missing)}", "is that as expected?")
-    if bounds and len(data.train_x):
-        low, high = np.array(list(bounds.values()), dtype=np.float64).T
-        outside = ((data.train_x < low) | (data.train_x > high)).mean(axis=0)
-        names = [f"{n} ({s:.0%})" for n, s in zip(bounds, outside, strict=True) if s > 0.01]
-        if names:
-            yield warning(
-                "drift",
-                f"outside the plan's bounds, and so clipped to them: {', '.join(names)}",
-                "check units of measurement, or agree on other bounds",
-            )
-            return
-    if not missing:
+def _looked_at(data: SiteData, file: SiteFile, kit: Kit) -> Iterator[Finding]:
+    """Say locally how the records lie against the plan's schema, and what looks wrong."""
+    findings = inspect(data, kit.plan, file)
+    for each in findings:
+        yield warning(each.kind, f"{each.where}: {each.what}", each.cure)
+    if not any(each.kind == "drift" for each in findings):
         yield ok("drift", "the records lie where the plan expects them")
 
 
@@ -184,11 +166,7 @@ def _anchor(file: SiteFile, entries: Sequence[LedgerEntry]) -> Iterator[Finding]
 
 def _asset(file: SiteFile, data: SiteData) -> Iterator[Finding]:
     register = Register(file.state_path / REGISTER)
-    digests = record_digests(
-        np.concatenate([data.train_x, data.test_x]),
-        np.concatenate([data.train_y, data.test_y]),
-        register.salt,
-    )
+    digests = record_digests(*all_records(data), register.salt)
     register.check(file.data.asset, digests)
     yield ok("asset", f"none of these records belongs to another asset than '{file.data.asset}'")
 

@@ -87,7 +87,15 @@ def prepare(file: SiteFile, kit: Kit) -> Prepared:
     require_policy(policy, plan, mechanisms(plan, trainable_digest="")[file.site.name])
     if seeded:
         one_thread()
-    trainer = Trainer(registry.build(plan.model), plan, device=device_of(file.hardware.device))
+    hardware = file.hardware
+    trainer = Trainer(
+        registry.build(plan.model),
+        plan,
+        device=device_of(hardware.device),
+        precision=hardware.precision,
+        micro_batch=hardware.micro_batch,
+        compile=hardware.compile,
+    )
     return Prepared(
         trainer=trainer,
         specs=mechanisms(plan, trainable_digest=trainer.layout.digest),

@@ -7,30 +7,35 @@ import math
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from ..core.codec import codec
 from ..core.digest import sha256_hex
-from ..core.errors import CollegiumError, InvalidInput, OverBudget, Verdict, refuse
+from ..core.errors import CollegiumError, InvalidInput, Verdict, refuse
 from ..core.layout import Vector
 from ..core.mechanism import MechanismSpec, spec_digest
-from ..core.messages import BadMessage, Decline, Hello, Invitation, Report, Sealed, Update
+from ..core.messages import BadMessage, Hello, Invitation, Report, Sealed, Update
 from ..core.plan import Plan
 from ..data.checks import check
 from ..data.site_data import SiteData
+from ..models.fitted import tail_fault
 from ..privacy.bounds import update_norm_bound
-from ..privacy.derive import evaluation_mechanism
+from ..privacy.derive import evaluation_mechanism, questions
 from ..privacy.ledger import Ledger
 from ..privacy.noise import NoiseSource
+from ..privacy.survey import LEAST_SCALE
+from .decline import or_decline
 from .evaluate import PrivateEvaluation
 from .evidence import Evidence
-from .gate import answered_another, may_leave, read_base, same_base
+from .gate import may_answer, may_leave, read_base, same_base
 from .halt import Brake, Halt, OtherBase, give_up
 from .identity import Identity
 from .policy import Policy, steps_left
 from .spool import Spool, digest_of
+from .survey import Once, Surveys
 from .train import Trainer
 
 logger = logging.getLogger(__name__)
@@ -66,14 +71,8 @@ class Site:
         Raises ``InvalidInput`` for records that would make the site's answers depend on them.
         """
         ref = plan.site(identity.name)
-        classes, bound = len(plan.model.classes), ref.public_records
-        if problems := check(
-            data,
-            classes=classes,
-            public_records=bound,
-            unit=spec.unit,
-            task=plan.model.task,
-        ):
+        bound = ref.public_records
+        if problems := check(data, model=plan.model, public_records=bound, unit=spec.unit):
             raise InvalidInput(f"the records of site '{identity.name}'", problems)
         self._lock = threading.Lock()  # two answers to one question would be two draws of noise
         self.name, self._key = identity.name, identity.key
@@ -85,19 +84,22 @@ class Site:
         self._evidence, self._now = evidence, now
         self.brake = brake or Brake()
         self._step_bound = step_bound
-        counting = evaluation_mechanism(plan, ref)
-        self._counts = counting and PrivateEvaluation(
+        self._once = Once(
             site=self.name,
             plan=self._plan_digest,
             key=self._key,
-            spec=counting,
-            data=data,
-            trainer=trainer,
             ledger=ledger,
             spool=spool,
             noise=noise,
+            specs=questions(plan, ref),
+            private=policy.private,
         )
-        opened = trainer.open_vector
+        self._surveys = Surveys.of(plan, self._once, data, trainer)
+        counting = evaluation_mechanism(plan, ref)
+        self._counts = counting and PrivateEvaluation(
+            once=self._once, spec=counting, data=data, trainer=trainer
+        )
+        opened = trainer.open_vector[: trainer.layout.size]
         self._open_sha256 = sha256_hex(opened.astype("<f4").tobytes())
         self._open_norm = float(np.linalg.norm(opened.astype(np.float64)))
         self._codec = codec(plan.codec.name)
@@ -163,64 +165,23 @@ class Site:
         is not the coordinator's: to a stranger nothing is answered.
         """
         invitation = Invitation.open(request, self._coordinator)
-        try:
-            with self._lock:
-                verdict, base = self._admit(invitation, request.payload)
-                if verdict.ok:
-                    stored = self._stored(invitation)
-                    reply = stored or self._spend_and_train(invitation, base, request)
-                    logger.info("round %d, attempt %d: ok", invitation.round, invitation.attempt)
-                    return reply
-        except Halt as halt:
-            verdict = refuse(halt.code, "stopped between two steps; nothing has left")
-        except OverBudget as error:
-            verdict = refuse("budget", str(error))
-        except OtherBase:
-            verdict = refuse("base", "this attempt belongs to another base model")
-        except (CollegiumError, BadMessage) as error:
-            verdict = refuse("internal", str(error))
-        except Exception:
-            logger.exception("site %s failed in round %d", self.name, invitation.round)
-            verdict = refuse("internal", "see this site's own log")
-        logger.warning(
-            "site %s sits round %d out: %s (%s)",
-            self.name,
-            invitation.round,
-            verdict.code,
-            verdict.reason,
-        )
-        return Decline(
-            job=invitation.job,
-            site=self.name,
-            round=invitation.round,
-            attempt=invitation.attempt,
-            code=verdict.code,
-        ).seal(self._key)
+        return self._or_decline(invitation, partial(self._train_once, invitation, request))
 
     def evaluate(self, request: Sealed) -> Sealed:
         """Answer how good the given model is on this site's test part, as the plan allows.
 
-        Metrics where that part is public, else noised counts from the site's budget. Raises
-        ``BadMessage`` for a question that is not the coordinator's, holds no model, or that
-        policy or budget forbid to answer.
+        Metrics where that part is public, else noised counts from the site's budget; or, of a
+        job's questions beside its rounds, the noised sums of a survey. Raises ``BadMessage`` for a
+        question that is not the coordinator's, that the plan does not hold, or that holds no
+        model; and for an evaluation that policy or budget forbid.
         """
         asked = Invitation.open(request, self._coordinator)
-        if asked.plan != self._plan_digest or asked.site != self.name:
-            raise BadMessage("plan")
-        if not self._policy.check(self._plan, self.spec).ok or self.brake.stops(asked.job):
-            raise BadMessage("policy")
-        if self._now() > asked.deadline:
-            raise BadMessage("deadline")
-        seen = asked.site_ledger_head
-        if not self.ledger.knows(seen) if seen else answered_another(self.ledger, asked):
-            raise BadMessage("ledger")
-        verdict, vector = read_base(
-            asked,
-            request.payload,
-            self._trainer.layout,
-            open_sha256=self._open_sha256,
-            norm_bound=math.inf,
-        )
+        if self._surveys.is_asked(asked):
+            return self._or_decline(asked, partial(self._survey, asked, request.payload))
+        verdict = self._may_answer(asked)
+        if not verdict.ok:
+            raise BadMessage(verdict.code)
+        verdict, vector = self._read(asked, request.payload, calibrated=True)
         if not verdict.ok:
             raise BadMessage(verdict.code)
         with self._lock:
@@ -233,43 +194,70 @@ class Site:
             job=asked.job, site=self.name, model_sha256=asked.base_sha256, metrics=metrics
         ).seal(self._key)
 
-    def _admit(self, invitation: Invitation, payload: bytes) -> tuple[Verdict, Vector]:
-        nothing = np.zeros(0, dtype=np.float32)
-        if invitation.site != self.name:
-            return refuse("roster", "the invitation names another site"), nothing
-        if invitation.plan != self._plan_digest:
-            return refuse("plan", "the invitation names another plan"), nothing
-        if not 1 <= invitation.round <= self._plan.rounds.count or invitation.attempt < 1:
-            return refuse("round", "the plan has no such round"), nothing
-        if self._now() > invitation.deadline:
-            return refuse("deadline", "the round is already over"), nothing
-        self.brake.check(invitation.job)
-        seen = invitation.site_ledger_head
-        if seen and not self.ledger.knows(seen):
-            return refuse("ledger", "the coordinator has seen entries that are lost here"), nothing
-        if not seen and answered_another(self.ledger, invitation):
-            return refuse("ledger", "the coordinator does not say what it has seen here"), nothing
-        verdict = self._policy.check(self._plan, self.spec)
-        if verdict.ok:
-            verdict = steps_left(
-                self._policy,
-                self.ledger,
-                self._plan_digest,
-                self.spec,
-                job=invitation.job,
-                round=invitation.round,
-                attempt=invitation.attempt,
-            )
+    def _or_decline(self, asked: Invitation, answer: Callable[[], Sealed | Verdict]) -> Sealed:
+        with self._lock:
+            return or_decline(asked, answer, site=self.name, key=self._key)
+
+    def _may_answer(self, asked: Invitation) -> Verdict:
+        """Return whether this is a question for this site, in time, that its policy allows."""
+        verdict = may_answer(asked, self.name, self._plan_digest, self.ledger, now=self._now())
+        if verdict.ok and self.brake.stops(asked.job):
+            verdict = refuse("cancelled", "the site's own people have stopped it")
+        return self._policy.check(self._plan, self.spec) if verdict.ok else verdict
+
+    def _train_once(self, invitation: Invitation, request: Sealed) -> Sealed | Verdict:
+        verdict, base = self._admit(invitation, request.payload)
         if not verdict.ok:
-            return verdict, nothing
+            return verdict
+        return self._stored(invitation) or self._spend_and_train(invitation, base, request)
+
+    def _admit(self, invitation: Invitation, payload: bytes) -> tuple[Verdict, Vector]:
+        verdict = self._may_answer(invitation)
+        if verdict.ok:
+            if not 1 <= invitation.round <= self._plan.rounds.count or invitation.attempt < 1:
+                verdict = refuse("round", "the plan has no such round")
+            else:
+                verdict = steps_left(
+                    self._policy,
+                    self.ledger,
+                    self._plan_digest,
+                    self.spec,
+                    job=invitation.job,
+                    round=invitation.round,
+                    attempt=invitation.attempt,
+                )
+        if not verdict.ok:
+            return verdict, np.zeros(0, dtype=np.float32)
         reach = self._open_norm + (invitation.round - 1) * self._step_bound
+        return self._read(invitation, payload, norm_bound=1.01 * reach + 1e-6)
+
+    def _read(
+        self,
+        asked: Invitation,
+        payload: bytes,
+        *,
+        norm_bound: float = math.inf,
+        calibrated: bool = False,
+    ) -> tuple[Verdict, Vector]:
+        fitted = self._trainer.fitted
         return read_base(
-            invitation,
+            asked,
             payload,
             self._trainer.layout,
             open_sha256=self._open_sha256,
-            norm_bound=1.01 * reach + 1e-6,
+            norm_bound=norm_bound,
+            constants=fitted.size,
+            fault=partial(tail_fault, fitted, least_scale=LEAST_SCALE, calibrated=calibrated),
         )
+
+    def _survey(self, asked: Invitation, payload: bytes) -> Sealed | Verdict:
+        """Return noised sums, charged to the ledger; common statistics are of no model."""
+        verdict, vector = self._may_answer(asked), np.zeros(0, dtype=np.float32)
+        if verdict.ok and self._surveys.is_of_a_model(asked):
+            verdict, vector = self._read(asked, payload)
+        elif verdict.ok and (payload or asked.base_sha256 != sha256_hex(b"")):
+            verdict = refuse("base", "statistics are asked for with a model")
+        return self._surveys.answer(asked, vector) if verdict.ok else verdict
 
     def _stored(self, invitation: Invitation) -> Sealed | None:
         """Return the reply of an earlier try; once bytes may have left, no others ever may."""
@@ -300,7 +288,7 @@ class Site:
                 spec=self.spec,
                 plan=self._plan_digest,
                 rng=self._noise.name,
-                planned=self._counts.planned(invitation.job) if self._counts else (),
+                planned=self._once.planned(invitation.job),
             )
             if charged:  # a question that costs nothing writes nothing
                 self._witness(invitation, request)
@@ -388,7 +376,7 @@ class Site:
             raise BadMessage("policy")
         try:
             return self._counts.report(asked, vector)
-        except CollegiumError as error:
+        except (CollegiumError, OtherBase) as error:
             logger.warning("site %s does not evaluate: %s", self.name, error)
             raise BadMessage("budget") from None
 

@@ -11,32 +11,61 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ..core.errors import InvalidInput
-from ..core.layout import Layout, Vector
+from ..core.layout import Vector
 from ..core.mechanism import MechanismSpec
 from ..core.plan import Plan
+from ..core.plan_training import Training
 from ..data.site_data import SiteData
-from ..models.adapters import read_vector, select_trainable, write_vector
-from ..models.evaluate import evaluate, logits
+from ..models.adapters import read_vector, write_vector
+from ..models.evaluate import evaluate, finite_outputs, logits
+from ..models.fitted import attach, layouts
 from ..models.tasks import task
-from ..privacy.clipping import make_clipper
+from ..privacy.augment import Augment
+from ..privacy.clipping import CHUNK
 from ..privacy.device_noise import draws_on_device
 from ..privacy.noise import NoiseSource
-from ..privacy.step import StepObserver, private_gradient
+from ..privacy.step import PartObserver, StepObserver, private_gradient
 from ..privacy.units import Units
+from .compiled import compile_frozen
+from .phases import Phases
 
 
 class Trainer:
     """Owns the model; nothing else of a site touches torch."""
 
-    def __init__(self, model: nn.Module, plan: Plan, *, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        plan: Plan,
+        *,
+        device: str = "cpu",
+        precision: str = "float32",
+        micro_batch: int = 0,
+        compile: bool = False,
+    ) -> None:
+        """``precision``, ``micro_batch`` and ``compile`` are those of [hardware].
+
+        Raises ``InvalidInput`` for a model that cannot train so.
+        """
         self._device = torch.device(device)
-        model.to(self._device)
-        trainable = select_trainable(model, plan.model.trainable)
-        self.layout = Layout.of({name: tuple(value.shape) for name, value in trainable.items()})
+        attach(model, plan).to(self._device)
+        self.layout, self.fitted, self.whole = layouts(model, plan)
+        trainable = {name: model.get_parameter(name) for name in self.layout.names}
         self._model, self._names = model, self.layout.names
-        self._task = task(plan.model.task)
+        self._task = task(plan.model)
         self._learning_rate = plan.rounds.local_learning_rate
-        self._clipper = make_clipper(model, list(trainable.values()), self._task.loss)
+        training, self._micro_batch = plan.training or Training(), micro_batch
+        self._augment = augment_of(plan)
+        self._phases = Phases(
+            model,
+            trainable,
+            self._task.loss,
+            warm_rounds=training.warm_head,
+            chunk=micro_batch or CHUNK,
+            autocast=torch.bfloat16 if precision == "bf16" else None,
+        )
+        if compile:
+            compile_frozen(model)
 
     @property
     def device(self) -> str:
@@ -50,8 +79,8 @@ class Trainer:
 
     @property
     def open_vector(self) -> Vector:
-        """Return the trainable vector (d,) that the model holds now."""
-        return read_vector(self._model, self._names)
+        """Return what the model holds now: what trains, and the fitted constants (d + e,)."""
+        return read_vector(self._model, self.whole.names)
 
     def train(
         self,
@@ -69,46 +98,79 @@ class Trainer:
         """Return the update (d,): where ``spec.steps`` private steps lead from ``base``, less it.
 
         Every step draws its own noise stream; nothing but this vector comes out. ``observer``
-        sees each step, inside the site; ``before_step`` may raise to end the training.
+        sees each step, inside the site; ``before_step`` may raise to end the training. In a
+        round of ``warm_head`` the update is 0 outside the head, and a ``PartObserver`` is told.
         """
         self._model.train()
-        units = units_of(spec, data)
+        units, phase = units_of(spec, data), self._phases.of(round)
+        if phase.live is not None and isinstance(observer, PartObserver):
+            observer.restrict(phase.live)
+        moves = slice(None) if phase.live is None else phase.live
+        start, constants = np.split(base, [self.layout.size])
+        write_vector(self._model, self.fitted.names, constants)
         moved = np.zeros(self.layout.size, dtype=np.float64)
         for step in range(spec.steps):
             if before_step is not None:
                 before_step()
-            write_vector(self._model, self._names, (base + moved).astype(np.float32))
+            write_vector(self._model, self._names, (start + moved).astype(np.float32))
             stream = noise.stream(site=site, round=round, attempt=attempt, step=step)
-            gradient = private_gradient(
-                spec,
-                self._clipper,
-                data.train_x,
-                data.train_y,
-                stream,
-                units=units,
-                step=step,
-                observer=observer,
-                device=self._device,
-            )
-            moved -= self._learning_rate * gradient
+            with phase.alone():
+                gradient = private_gradient(
+                    spec,
+                    phase.clipper,
+                    data.train_x,
+                    data.train_y,
+                    stream,
+                    units=units,
+                    step=step,
+                    observer=observer,
+                    device=self._device,
+                    augment=self._augment,
+                    micro_batch=self._micro_batch,
+                )
+            moved[moves] -= self._learning_rate * gradient
         return moved.astype(np.float32)
 
     def load(self, vector: Vector) -> nn.Module:
-        """Return the model with ``vector`` (d,) as its trainable part."""
-        write_vector(self._model, self._names, vector)
+        """Return the model with ``vector`` (d + e,): what trains, and the fitted constants."""
+        write_vector(self._model, self.whole.names, vector)
         return self._model
 
     def right_answers(self, vector: Vector, data: SiteData) -> NDArray[np.bool_]:
-        """Return which records (m,) of the site's test part the model answers rightly."""
+        """Return which records (m,) of the site's test part the model answers rightly.
+
+        Raises ``InvalidInput`` for a task whose answers are not right or wrong.
+        """
         if len(data.test_y) == 0:
             return np.zeros(0, dtype=np.bool_)
-        return logits(self.load(vector), data.test_x).argmax(axis=1) == data.test_y
+        if self._task.right is None:
+            raise InvalidInput(
+                f"the answers of the task {self._task.name} are not right or wrong",
+                why="a private evaluation counts right answers",
+                cure='write [evaluation] origin = "public" where the test parts may be public',
+            )
+        outputs = finite_outputs(logits(self.load(vector), data.test_x))
+        return self._task.right(outputs, data.test_y)
 
     def evaluate(self, vector: Vector, data: SiteData) -> dict[str, float]:
         """Return the metrics of ``vector`` (d,) on the site's test part; empty without records."""
         if len(data.test_y) == 0:
             return {}
         return evaluate(self.load(vector), self._task, data.test_x, data.test_y)
+
+
+def augment_of(plan: Plan) -> Augment | None:
+    """Return how the plan varies its images; raises ``InvalidInput`` where records are none."""
+    training, model = plan.training or Training(), plan.model
+    if training.augment == "none":
+        return None
+    if model.bounds or model.categories or "tokens" in model.options:
+        raise InvalidInput(
+            f"the plan varies images, and the records of {model.name} are none",
+            why="[training] augment shifts and mirrors images",
+            cure='write augment = "none"',
+        )
+    return Augment(kind=training.augment, copies=training.augmentations)
 
 
 def held_out_units(spec: MechanismSpec, data: SiteData) -> Units:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,9 +15,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from ..core.errors import InvalidInput, MissingInput, Problem, Refused
 from ..core.mechanism import MechanismSpec
 from ..core.plan import Plan
+from ..core.plan_model import ModelRef
 from ..core.site_file import SiteFile
 from ..data.readers import read_site_data
-from ..data.site_data import Records, SiteData
+from ..data.site_data import Labels, Records, SiteData
 from ..models import registry
 from ..privacy.derive import evaluation_mechanism, mechanism, noise_multiplier
 from ..privacy.fingerprint import Register
@@ -94,31 +96,42 @@ def policy_of(file: SiteFile, *, private: bool = True) -> Policy:
     )
 
 
-def read_records(file: SiteFile, plan: Plan) -> SiteData:
-    """Return the site's records in the model's shape; raises ``InvalidInput`` for another one."""
-    data = read_site_data(file, plan)
-    shape = registry.card(plan.model.name).input_shape or (len(plan.model.bounds),)
-    return SiteData(
-        asset=data.asset,
-        train_x=_shaped(data.train_x, shape, file),
-        train_y=data.train_y,
-        test_x=_shaped(data.test_x, shape, file),
-        test_y=data.test_y,
-        train_units=data.train_units,
-        test_units=data.test_units,
+def read_records(file: SiteFile, plan: Plan, *, seed: int | None = None) -> SiteData:
+    """Return the site's records as its model reads them; texts become tokens here.
+
+    ``seed`` makes another split, for simulations. Raises ``InvalidInput`` for records of another
+    shape than the model's, and whatever ``read_site_data`` raises.
+    """
+    data = read_site_data(file, plan, seed=seed)
+    held = data.calibration_x
+    return replace(
+        data,
+        train_x=_shaped(data.train_x, plan.model, file),
+        test_x=_shaped(data.test_x, plan.model, file),
+        calibration_x=None if held is None else _shaped(held, plan.model, file),
     )
+
+
+def all_records(data: SiteData) -> tuple[Records, Labels]:
+    """Return inputs and labels of every part: what the asset holds, however it is split."""
+    x, y = [data.train_x, data.test_x], [data.train_y, data.test_y]
+    if data.calibration_x is not None and data.calibration_y is not None:
+        x.append(data.calibration_x)
+        y.append(data.calibration_y)
+    return np.concatenate(x), np.concatenate(y)
 
 
 def open_ledger(file: SiteFile, policy: Policy, key: Ed25519PrivateKey, data: SiteData) -> Ledger:
     """Open the asset's ledger for these records, with the site's register and anchor."""
+    x, y = all_records(data)
     return open_for_records(
         file.ledger_path,
         file.data.asset,
         policy.budget,
         key,
         register=Register(file.state_path / REGISTER),
-        x=np.concatenate([data.train_x, data.test_x]),
-        y=np.concatenate([data.train_y, data.test_y]),
+        x=x,
+        y=y,
         anchor=anchor_of(file),
     )
 
@@ -157,14 +170,15 @@ def anchor_of(file: SiteFile) -> Path:
     return file.anchor_path or file.state_path / "ledger.anchor"
 
 
-def _shaped(x: Records, shape: tuple[int, ...], file: SiteFile) -> Records:
-    """Return (n, *shape): a table's row of pixels becomes an image, nothing else is bent."""
-    if x.shape[1:] == shape:
-        return x
-    if x.ndim == 2 and x.shape[1] == math.prod(shape):
-        return x.reshape(len(x), *shape)
+def _shaped(x: Records, model: ModelRef, file: SiteFile) -> Records:
+    """Return records as the model reads them: a row of pixels as an image, texts as tokens."""
+    shape = registry.input_shape(model)
+    if x.ndim == 2 and x.shape[1:] != shape and x.shape[1] == math.prod(shape):
+        x = x.reshape(len(x), *shape)
+    if x.dtype.kind in "OUS" or x.shape[1:] == shape:
+        return registry.encode(model, x) if len(x) else np.empty((0, *shape), dtype=np.float32)
     problem = Problem(
-        where=f"[data] path {file.data_path.name}",
+        where=f"[data] reader {file.data.reader}, asset {file.data.asset}",
         what=f"a record has the shape {x.shape[1:]}, the plan's model reads {shape}",
         why="every site trains the same model on records of one shape",
         cure="export the records in the model's shape",

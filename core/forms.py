@@ -23,7 +23,13 @@ METRICS = (
     "dice",
     "c_index",
     "calibration_error",
+    "brier",
+    "sensitivity",
+    "specificity",
+    "positive_rate",
     "rmse",
+    "mae",
+    "r2",
 )
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")

@@ -27,6 +27,11 @@ MAX_TEXT = 256
 
 MAX_METRICS, MAX_METRIC_NAME = 32, 64
 
+ONCE = 0
+"""Rounds count from 1: round 0 is what a job may ask once, beside the training."""
+EVALUATION, STATISTICS, CALIBRATION = 1, 2, 3
+"""Which question of round ``ONCE`` an invitation asks: it stands in its ``attempt``."""
+
 _JOB = re.compile(r"[0-9a-z-]{1,64}")
 """A job's id names files on both sides, so nothing that could be a path may be one."""
 
@@ -245,6 +250,23 @@ class Report(Header):
 
     model_sha256: str
     metrics: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Survey(Header):
+    """A site's noised sums over its records, once per job; the payload is (size,) float32.
+
+    ``attempt`` says which question of round ``ONCE`` is answered, ``spec`` under which mechanism,
+    ``base_sha256`` with which model (of no bytes where none is asked about).
+    """
+
+    attempt: int
+    base_sha256: str
+    spec: str
+    ledger_head: str
+
+    def _checked(self) -> Self:
+        return _with_head(self, self.ledger_head)
 
 
 def _with_head(message: H, head: str) -> H:

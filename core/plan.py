@@ -100,7 +100,10 @@ class StrategyConfig:
 
     name: str = field(
         default="mean",
-        metadata=about('How updates combine: "mean" or "fedadam"', form='"mean" or "fedadam"'),
+        metadata=about(
+            'How updates combine: "mean", "fedadam", or a plug-in',
+            form='"mean", "fedadam" or "plugin:NAME"',
+        ),
     )
     server_learning_rate: float = field(
         default=1.0,
@@ -229,8 +232,8 @@ class EdgeConfig:
     student: str = field(
         default="auto",
         metadata=about(
-            "The small model that is distilled for devices",
-            form='"auto" or FAMILY:NAME, like "cnn:tiny"',
+            'The small model that is distilled for devices; "none" for no edge stage',
+            form='"auto", "same", "none" or FAMILY:NAME, like "cnn:tiny"',
         ),
     )
     transfer: str = field(

@@ -179,6 +179,16 @@ def training(plan: Plan) -> Iterator[Problem]:
     asked = plan.training
     if asked is None:
         return
+    model = plan.model
+    if asked.augment != "none" and (
+        model.bounds or model.categories or model.name.startswith("text:")
+    ):
+        yield Problem(
+            where="[training] augment",
+            what=f"is {shown(asked.augment)}, and the records of {shown(model.name)} are no images",
+            why="It shifts and mirrors images",
+            cure="remove augment",
+        )
     if asked.augmentations > 1 and asked.augment == "none":
         yield Problem(
             where="[training] augmentations",

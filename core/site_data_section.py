@@ -29,8 +29,8 @@ class DataSection:
     reader: str = field(metadata=about("How the records are read", choices=READERS, plugins=True))
     path: str = field(
         metadata=about(
-            "File or folder of the records, relative to this file; a leading $NAME or ${NAME} is "
-            "read from the environment"
+            "File or folder of the records, relative to this file (reader sql: or a URL); a "
+            "leading $NAME or ${NAME} is read from the environment"
         )
     )
     label: str = field(
@@ -53,8 +53,8 @@ class DataSection:
     test_rows: tuple[int, ...] = field(
         default=(),
         metadata=about(
-            "Numbers of the rows that are held out for testing, in place of test_share: the "
-            "file's first record is 1, and records that are left out count, too",
+            "Numbers of the rows that are held out for testing, in place of test_share, as a "
+            "spreadsheet counts: a header row is row 1, and rows that are left out count, too",
             low=1,
             high=10**9,
         ),
@@ -79,7 +79,8 @@ class DataSection:
         default="utf-8", metadata=about("Encoding of text files", form='a name, like "utf-8"')
     )
     text: str | None = field(
-        default=None, metadata=about("Column that holds the text (reader text)")
+        default=None,
+        metadata=about('Column that holds the text (reader text); "text" if not named'),
     )
     missing: tuple[str, ...] = field(
         default=(),

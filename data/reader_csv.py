@@ -1,144 +1,154 @@
-"""A table of numbers with a header row, read by hand: no type is guessed, nothing is filled in."""
+"""Tables of text: a header row or the site's own column names, one record per line."""
 
 from __future__ import annotations
 
+import codecs
 import csv
-import math
-from collections.abc import Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 
-from ..core.errors import InvalidInput, Problem
-from ..core.fields import nearest, shown
-from .reader_labels import class_indices, rows_in_words
-from .reader_table import Table
+from ..core.errors import InvalidInput
+from ..core.site_data_section import DataSection
+from .problems import Faults
+from .table_columns import Chunk, Columns
 
-FIRST_ROW = 2
-"""Row number of the first record, as a spreadsheet counts: the header is row 1."""
+CHUNK = 8192
+"""Records that are converted at once."""
+DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "space": " ", "pipe": "|"}
+_BY_NAME = {".tsv": "tab", ".tab": "tab", ".psv": "pipe"}
 
 
-def read_csv(
-    path: Path,
-    *,
-    label: str,
-    unit: str | None,
-    features: Sequence[str],
-    classes: Sequence[str],
-) -> Table:
-    """Return the records of a UTF-8 csv file.
+class CsvSource:
+    """A file of records, one per line, of fields between delimiters.
 
-    ``features`` are the columns to read, in this order; without any, all but ``label`` and
-    ``unit`` in the file's order. Raises ``InvalidInput`` with every problem; a row is named by
-    its number, its content never.
+    Quotes may hold a delimiter or a line's end; a blank line is no record. Between spaces any
+    number of them separates. ``last_takes_rest``: quotes are plain letters, and the last column
+    holds whatever stands behind the delimiters before it. Raises ``InvalidInput`` for a file
+    that is no such text; rows are counted as a spreadsheet does, the header is row 1.
     """
-    header, rows = _rows(path)
-    columns = list(features) or [name for name in header if name not in (label, unit)]
-    wanted = [*columns, label, *([unit] if unit is not None else [])]
-    if problems := _header_problems(header, wanted):
-        raise InvalidInput(path.name, problems)
-    ragged = [number for number, row in enumerate(rows) if len(row) != len(header)]
-    if ragged:
-        raise InvalidInput(path.name, [_ragged(ragged)])
-    if not rows:
-        raise InvalidInput(f"{path.name} holds no record", cure="export the records again")
-    place = {name: number for number, name in enumerate(header)}
-    x = np.empty((len(rows), len(columns)), dtype=np.float32)
-    problems: list[Problem] = []
-    for number, name in enumerate(columns):
-        values = [_number(row[place[name]]) for row in rows]
-        if wrong := [row for row, value in enumerate(values) if value is None]:
-            problems.append(_not_a_number(name, wrong))
+
+    def __init__(self, path: Path, section: DataSection, *, last_takes_rest: bool = False) -> None:
+        self._path, self._section, self._rest = path, section, last_takes_rest
+        self._delimiter = section.delimiter or _BY_NAME.get(path.suffix.lower(), "comma")
+        with self._rows() as rows:
+            self._own_names = bool(section.columns)
+            first = next(rows, None)
+            named = section.columns if first is None or self._own_names else first[1]
+        if first is None:
+            raise InvalidInput(f"{path.name} is empty", cure="export the records again")
+        self._header = tuple(name.strip() for name in named)
+
+    @property
+    def name(self) -> str:
+        """Return the file's name."""
+        return self._path.name
+
+    @property
+    def header(self) -> tuple[str, ...]:
+        """Return the names of the columns."""
+        return self._header
+
+    def chunks(self, columns: Columns) -> Iterator[Chunk]:
+        """Yield all records; raises ``InvalidInput`` for rows with more or fewer fields."""
+        faults, width = Faults(), len(self._header)
+        with self._rows() as rows:
+            if not self._own_names:
+                next(rows, None)
+            batch: list[list[str]] = []
+            numbers: list[int] = []
+            for number, row in rows:
+                if len(row) != width:
+                    faults.add("", "fields", [number])
+                    continue
+                batch.append(row)
+                numbers.append(number)
+                if len(batch) == CHUNK:
+                    yield self._chunk(batch, numbers, columns)
+                    batch, numbers = [], []
+        if faults:
+            raise InvalidInput(f"{self.name} ({width} columns)", faults.problems())
+        if batch:
+            yield self._chunk(batch, numbers, columns)
+
+    def _chunk(
+        self, batch: Sequence[Sequence[str]], numbers: Sequence[int], columns: Columns
+    ) -> Chunk:
+        place = {name: number for number, name in enumerate(self._header)}
+        return Chunk(
+            columns={name: [row[place[name]] for row in batch] for name in columns.wanted},
+            rows=np.array(numbers, dtype=np.int64),
+        )
+
+    @contextmanager
+    def _rows(self) -> Generator[Iterator[tuple[int, list[str]]]]:
+        """Yield (row number, fields) of every row that is not blank."""
+        encoding = encoding_of(self._section)
+        with self._path.open(encoding=encoding, newline="") as stream, text_errors(self._path):
+            yield self._split(_no_nul(stream, self._path))
+
+    def _split(self, lines: Iterator[str]) -> Iterator[tuple[int, list[str]]]:
+        delimiter = DELIMITERS[self._delimiter]
+        if delimiter == " ":
+            rows: Iterator[list[str]] = (line.split() for line in lines)
+        elif self._rest:
+            most = len(self._section.columns) - 1 if self._section.columns else -1
+            rows = (_cut(line, delimiter, most) for line in lines)
         else:
-            x[:, number] = [value for value in values if value is not None]
-    if unit is not None and (empty := [n for n, row in enumerate(rows) if not row[place[unit]]]):
-        problems.append(_no_unit(unit, empty))
-    if problems:
-        raise InvalidInput(path.name, problems)
-    labels = [row[place[label]].strip() for row in rows]
-    return Table(
-        x=x,
-        y=class_indices(labels, classes, path, first_row=FIRST_ROW),
-        units=None if unit is None else np.array([row[place[unit]].strip() for row in rows]),
-    )
+            rows = csv.reader(lines, delimiter=delimiter, strict=True)
+        return ((number, row) for number, row in enumerate(rows, start=1) if row)
 
 
-def _rows(path: Path) -> tuple[list[str], list[list[str]]]:
+def encoding_of(section: DataSection) -> str:
+    """Return the encoding of a text file, a mark of byte order allowed.
+
+    Raises ``InvalidInput`` for a name that Python does not know.
+    """
     try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.reader(stream, strict=True)
-            header = [name.strip() for name in next(reader, [])]
-            return header, [row for row in reader if row]
-    except UnicodeDecodeError:
+        "a".encode(section.encoding)  # refuses what is a codec, but none of texts
+    except (LookupError, ValueError):
         raise InvalidInput(
-            f"{path.name} is not UTF-8 text", cure="export it again as csv in UTF-8"
+            "[data] encoding is not known",
+            why="it names how letters are written as bytes",
+            cure='write "utf-8", "latin-1", "cp1252" or "utf-16"',
+        ) from None
+    name = codecs.lookup(section.encoding).name
+    return "utf-8-sig" if name == "utf-8" else name
+
+
+@contextmanager
+def text_errors(path: Path) -> Generator[None]:
+    """Turn what a damaged text raises into ``InvalidInput``, without a word of its content."""
+    try:
+        yield
+    except UnicodeError:
+        raise InvalidInput(
+            f"{path.name} is not text in the encoding that [data] encoding names",
+            why="some bytes stand for no letter in it",
+            cure='export it again in UTF-8, or name its encoding, like encoding = "latin-1"',
         ) from None
     except csv.Error:
         raise InvalidInput(
-            f"{path.name} is not a csv file",
+            f"{path.name} is not a table of text",
             why="a quote is not closed, or a field is too long",
-            cure="export it again as csv with commas",
+            cure="export it again, or compare [data] delimiter",
         ) from None
 
 
-def _header_problems(header: Sequence[str], wanted: Sequence[str]) -> list[Problem]:
-    problems: list[Problem] = []
-    for name in wanted:
-        if name not in header:
-            guess = nearest(name, header)
-            cure = f"did you mean the column {shown(guess)}?" if guess else "name it in the header"
-            problems.append(
-                Problem(
-                    where=f"column {shown(name)}",
-                    what="is not in the header",
-                    why="the plan's [model.bounds] and [data] name the columns that are read",
-                    cure=cure,
-                )
+def _no_nul(stream: TextIO, path: Path) -> Iterator[str]:
+    for line in stream:
+        if "\0" in line:
+            raise InvalidInput(
+                f"{path.name} holds NUL bytes",
+                why="it is no text in the encoding that [data] encoding names",
+                cure='export it again as text, or name its encoding, like encoding = "utf-16"',
             )
-        elif header.count(name) > 1:
-            problems.append(
-                Problem(
-                    where=f"column {shown(name)}",
-                    what="stands in the header twice",
-                    why="nobody could tell which of the two is meant",
-                    cure="rename or remove one of them",
-                )
-            )
-    return problems
+        yield line
 
 
-def _number(text: str) -> float | None:
-    """Return a finite number, None for anything else: a missing value is for people to decide."""
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    # beyond float32 it would become infinite
-    return value if math.isfinite(value) and abs(value) < 3.4e38 and "_" not in text else None
-
-
-def _ragged(rows: Sequence[int]) -> Problem:
-    return Problem(
-        where=rows_in_words(rows, FIRST_ROW),
-        what="holds another number of fields than the header",
-        why="its values would land in other columns",
-        cure="export the file again, with texts in quotes",
-    )
-
-
-def _not_a_number(column: str, rows: Sequence[int]) -> Problem:
-    return Problem(
-        where=f"column {shown(column)}, {rows_in_words(rows, FIRST_ROW)}",
-        what="is not a finite number",
-        why="records are raw numbers; a missing value cannot be guessed here",
-        cure="fill it by a rule that you can defend, or leave the row out",
-    )
-
-
-def _no_unit(column: str, rows: Sequence[int]) -> Problem:
-    return Problem(
-        where=f"column {shown(column)}, {rows_in_words(rows, FIRST_ROW)}",
-        what="names no unit",
-        why="all records of one patient are sampled and clipped together",
-        cure="fill it in, or leave the row out",
-    )
+def _cut(line: str, delimiter: str, most: int) -> list[str]:
+    line = line.rstrip("\r\n")
+    return line.split(delimiter, most) if line else []

@@ -2,48 +2,66 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ..core.errors import InvalidInput, Problem
+from .cells import plain
+from .problems import Faults
 from .site_data import Labels
 
 
-def class_indices(
-    values: Sequence[str], classes: Sequence[str], path: Path, *, first_row: int
-) -> Labels:
-    """Return (n,) class indices of labels given as texts; one reading holds for the whole file.
+class ClassLabels:
+    """Labels as they come, each distinct text once; what they mean is decided at the end.
 
     If every label is a class name they are names; else all must be whole numbers from 0 to
-    k-1. Raises ``InvalidInput`` with the numbers of the first rows that are neither.
+    k-1. One reading holds for the whole file. ``renamed`` is the site's own [data.labels].
     """
-    names = {name: index for index, name in enumerate(classes)}
-    indices = {str(index): index for index in range(len(classes))}
-    as_names = [row for row, value in enumerate(values) if value not in names]
-    if not as_names:
-        return np.array([names[value] for value in values], dtype=np.int64)
-    plain = [value.removesuffix(".0") for value in values]
-    as_indices = [row for row, value in enumerate(plain) if value not in indices]
-    if not as_indices:
-        return np.array([indices[value] for value in plain], dtype=np.int64)
-    wrong = min(as_names, as_indices, key=len)
-    raise InvalidInput(
-        str(path.name),
-        [
-            Problem(
-                where=rows_in_words(wrong, first_row),
-                what="the label is not a class of the plan",
-                why=f"labels are the plan's {len(classes)} class names, or 0 to {len(classes) - 1}",
-                cure="correct those labels, or leave the rows out",
-            )
-        ],
-    )
+
+    def __init__(self, classes: Sequence[str], renamed: Mapping[str, str]) -> None:
+        self._classes = classes
+        self._renamed = {plain(old): new for old, new in renamed.items()}
+        self._known: dict[str, int] = {}
+        self._codes: list[NDArray[np.int64]] = []
+        self._rows: list[NDArray[np.int64]] = []
+
+    def add(self, texts: Sequence[str], rows: NDArray[np.int64]) -> None:
+        """Add labels as texts, with their row numbers."""
+        renamed, known = self._renamed, self._known
+        codes = [known.setdefault(renamed.get(text, text), len(known)) for text in texts]
+        self._codes.append(np.array(codes, dtype=np.int64))
+        self._rows.append(rows)
+
+    def finish(self, faults: Faults, column: str = "") -> Labels:
+        """Return (n,) class indices; rows that have none are added to ``faults``."""
+        empty = np.empty(0, dtype=np.int64)
+        codes = np.concatenate([empty, *self._codes])
+        if not len(codes):
+            return empty
+        names = {name: index for index, name in enumerate(self._classes)}
+        # a name that is written "1.0" in the plan is the text "1" here
+        names |= {plain(name): index for name, index in names.items() if plain(name) not in names}
+        indices = {str(index): index for index in range(len(self._classes))}
+        readings = [
+            np.array([reading.get(text, -1) for text in self._known], dtype=np.int64)[codes]
+            for reading in (names, indices)
+        ]
+        best = min(readings, key=lambda reading: int((reading < 0).sum()))
+        rows = np.concatenate(self._rows)
+        faults.add(column, "class", rows[best < 0].tolist())
+        return best
 
 
-def rows_in_words(rows: Sequence[int], first_row: int, most: int = 8) -> str:
-    """Return 'row 4', or 'rows 4, 7, 9 and 12 more'; ``first_row`` is the number of row 0."""
-    shown = ", ".join(str(row + first_row) for row in rows[:most])
-    more = f" and {len(rows) - most} more" if len(rows) > most else ""
-    return f"row{'s' if len(rows) != 1 else ''} {shown}{more}"
+def class_indices(
+    values: Sequence[str],
+    classes: Sequence[str],
+    faults: Faults,
+    *,
+    renamed: Mapping[str, str] | None = None,
+    first_row: int = 0,
+) -> Labels:
+    """Return (n,) class indices of labels given as texts; rows without one are in ``faults``."""
+    labels = ClassLabels(classes, renamed or {})
+    labels.add([plain(value) for value in values], np.arange(len(values)) + first_row)
+    return labels.finish(faults)

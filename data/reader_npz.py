@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import lzma
-import zipfile
-import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,55 +11,53 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.errors import InvalidInput, Problem
-from .reader_labels import class_indices, rows_in_words
-from .reader_table import Table
+from ..core.plan import Plan
+from ..core.site_data_section import DataSection
+from .cells import Column, Marks, plain
+from .npz_labels import label_cells, masks
+from .npz_pixels import images, jpegs
+from .problems import Faults, row_words
+from .reader_table import Parts, Table
+from .table_build import read_table
+from .table_columns import Chunk, Columns, label_columns
+from .targets import target_of
 
-_WHOLE = {"x", "y"}
-_PARTS = {"train_x", "train_y", "test_x", "test_y"}
-_UNITS = {"train_units", "test_units"}
-_UNREADABLE = (
-    ValueError, OSError, EOFError, KeyError, TypeError, AttributeError, zipfile.BadZipFile,
-    zlib.error, lzma.LZMAError, NotImplementedError, RuntimeError,
-)  # fmt: skip
-"""What damage can raise; the last two: a compression that is not there, an encrypted archive."""
+Arrays = Mapping[str, NDArray[Any]]
+TRAIN = "train"
+_UNIT = "unit"
 
 
-def read_npz(path: Path, *, classes: Sequence[str]) -> Table | tuple[Table, Table]:
-    """Return the arrays ``x, y [, unit]`` as one table, or the (training, test) parts.
+def read_npz(path: Path, plan: Plan, section: DataSection) -> Table | Parts:
+    """Return the arrays ``x, y [, unit]`` as one table, or the parts that the file names.
 
-    The parts are ``train_x, train_y, test_x, test_y [, train_units, test_units]``, and their
-    order is kept. Raises ``InvalidInput`` for other names, pickled arrays, and values that are
-    not finite numbers or no class of the plan.
+    Parts are ``train_x, train_y, test_x, test_y [, train_units, test_units]`` or MedMNIST's
+    ``train_images, train_labels, ...`` with ``val`` to calibrate; their order is kept. Instead
+    of ``x`` there may be ``jpeg`` (all bytes of all pictures) and ``offset`` (n + 1); any other
+    array of one value per record may choose rows in [data.rows], be the [data] unit or event,
+    and a boolean ``train`` says which records train. The columns of a table are the plan's
+    features in order. Raises ``InvalidInput`` for other names, pickled arrays and bad values.
     """
     arrays = _arrays(path)
-    names = set(arrays)
-    if _WHOLE <= names <= _WHOLE | {"unit"}:
-        return _table(path, arrays["x"], arrays["y"], arrays.get("unit"), classes)
-    if names in (_PARTS, _PARTS | _UNITS):
-        train, test = (
-            _table(path, arrays[f"{p}_x"], arrays[f"{p}_y"], arrays.get(f"{p}_units"), classes)
-            for p in ("train", "test")
-        )
-        if train.x.shape[1:] != test.x.shape[1:]:
-            raise InvalidInput(
-                f"{path.name}: train_x and test_x hold records of different shapes",
-                cure="write both parts from the same table",
-            )
-        return train, test
+    section = replace(section, event=section.event or "event")
+    reader = _Reader(path, plan, section)
+    for x, y, units in (("x", "y", "units"), ("images", "labels", "units")):
+        if f"train_{x}" in arrays or f"test_{x}" in arrays:
+            return reader.parts(arrays, x, y, units)
+    if "y" in arrays and ("x" in arrays or {"jpeg", "offset"} <= set(arrays)):
+        return reader.whole(arrays)
     raise InvalidInput(
         f"{path.name} does not hold the arrays of a site",
-        why="they are x, y and perhaps unit; or train_x, train_y, test_x, test_y and perhaps"
-        " train_units, test_units",
+        why="they are x (or jpeg and offset) and y; or train_x, train_y, test_x, test_y; or "
+        "train_images, train_labels, test_images, test_labels",
         cure="save them with numpy.savez under these names",
     )
 
 
-def _arrays(path: Path) -> dict[str, NDArray[Any]]:
+def _arrays(path: Path) -> Arrays:
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
-    except _UNREADABLE:
-        # NumPy's own words may quote what it found in the file
+    except Exception:  # damage can raise anything, and NumPy's words may quote what it found
         raise InvalidInput(
             f"{path.name} is not an .npz file of plain arrays",
             why="it is damaged, or holds objects that would have to be unpickled",
@@ -69,46 +65,197 @@ def _arrays(path: Path) -> dict[str, NDArray[Any]]:
         ) from None
 
 
-def _table(
-    path: Path,
-    x: NDArray[Any],
-    y: NDArray[Any],
-    units: NDArray[Any] | None,
-    classes: Sequence[str],
-) -> Table:
-    lengths = {
-        len(array) if array.ndim else -1 for array in (x, y) + (() if units is None else (units,))
-    }
-    if len(lengths) != 1 or y.ndim != 1 or x.ndim < 2 or (units is not None and units.ndim != 1):
-        raise InvalidInput(
-            f"{path.name}: inputs, labels and units do not belong together",
-            why="x is (records, ...), y and unit are (records,)",
-            cure="save them again from one table",
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    path: Path
+    plan: Plan
+    section: DataSection
+
+    def parts(self, arrays: Arrays, x: str, y: str, units: str) -> Parts:
+        needed = {f"{part}_{name}" for part in ("train", "test") for name in (x, y)}
+        if absent := sorted(needed - set(arrays)):
+            raise InvalidInput(
+                f"{self.path.name} lacks {', '.join(absent)}",
+                why="a file of parts holds inputs and labels of each",
+                cure="save them with numpy.savez under these names",
+            )
+        train, test = (
+            self._table(arrays[f"{p}_{x}"], arrays[f"{p}_{y}"], arrays.get(f"{p}_{units}"), {})
+            for p in ("train", "test")
         )
-    if x.dtype.kind not in "fiub":
-        raise InvalidInput(
-            f"{path.name}: the inputs are not numbers", cure="turn categories into numbers first"
+        val = None
+        if f"val_{x}" in arrays and f"val_{y}" in arrays:
+            val = self._table(
+                arrays[f"val_{x}"], arrays[f"val_{y}"], arrays.get(f"val_{units}"), {}
+            )
+        if train.x.shape[1:] != test.x.shape[1:]:
+            raise InvalidInput(
+                f"{self.path.name}: train_{x} and test_{x} hold records of different shapes",
+                cure="write both parts from the same table",
+            )
+        return Parts(train=train, test=test, calibration=val)
+
+    def whole(self, arrays: Arrays) -> Table | Parts:
+        y = arrays["y"]
+        x = arrays["x"] if "x" in arrays else np.empty((0, 0))
+        count = len(arrays["x"] if "x" in arrays and x.ndim else y) if y.ndim else -1
+        extra = {
+            name: array
+            for name, array in arrays.items()
+            if name not in ("x", "jpeg", "offset") and array.shape[:1] == (count,)
+        }
+        unit = arrays.get(_UNIT, extra.get(self.section.unit or ""))
+        self._check_names(extra)
+        own = np.ones(max(count, 0), dtype=np.bool_)
+        for name, wanted in self.section.rows.items():
+            allowed = {plain(value) for value in wanted}
+            own &= np.array([Marks().text(v) in allowed for v in extra[name].tolist()], np.bool_)
+        if not own.any() and count > 0:
+            raise InvalidInput(
+                f"{self.path.name}: none of its {count} records is this site's",
+                why="[data.rows] chooses by the values of an array",
+                cure="compare [data.rows] with that array",
+            )
+        if "x" not in arrays:
+            x = self._jpegs(arrays, own)
+        elif x.ndim:
+            x = x[own] if len(own) == len(x) and not own.all() else x
+        marks = extra.get(TRAIN)
+        if not own.all():
+            y, unit = y[own], None if unit is None else unit[own]
+            extra = {name: array[own] for name, array in extra.items()}
+            marks = extra.get(TRAIN)
+        if marks is None or marks.dtype != np.bool_ or marks.ndim != 1:
+            return self._table(x, y, unit, extra)
+        train, test = (
+            self._table(
+                x[chosen],
+                y[chosen],
+                None if unit is None else unit[chosen],
+                {name: array[chosen] for name, array in extra.items()},
+            )
+            for chosen in (marks, ~marks)
         )
+        return Parts(train=train, test=test)
+
+    def _check_names(self, extra: Arrays) -> None:
+        flat = {name for name, array in extra.items() if array.ndim == 1}
+        absent = [name for name in self.section.rows if name not in flat]
+        if absent:
+            raise InvalidInput(
+                f"{self.path.name} has no array {absent[0]} with one value per record",
+                why="[data.rows] chooses by it",
+                cure="compare [data.rows] with the names of the arrays",
+            )
+
+    def _jpegs(self, arrays: Arrays, own: NDArray[np.bool_]) -> NDArray[Any]:
+        return jpegs(
+            arrays["jpeg"], arrays["offset"], self.plan.model.image, own, source=self.path.name
+        )
+
+    def _table(
+        self, x: NDArray[Any], y: NDArray[Any], units: NDArray[Any] | None, extra: Arrays
+    ) -> Table:
+        self._check_lengths(x, y, units)
+        model = self.plan.model
+        if x.dtype.kind not in "fiub":
+            raise InvalidInput(
+                f"{self.path.name}: the inputs are not numbers",
+                cure="turn categories into numbers first",
+            )
+        if model.bounds or model.categories:
+            return self._features(x, y, units, extra)
+        values = images(x, model.image, source=self.path.name) if model.image else _floats(x)
+        self._check_finite(values)
+        if model.task == "segmentation":
+            labels = masks(y, model, self.section, source=self.path.name)
+        else:
+            labels = self._labels(y, extra)
+        return Table(x=values, y=labels, units=units)
+
+    def _features(
+        self, x: NDArray[Any], y: NDArray[Any], units: NDArray[Any] | None, extra: Arrays
+    ) -> Table:
+        """Return a table's records: the columns of ``x`` are the plan's features, in order."""
+        model = self.plan.model
+        features = (*model.bounds, *model.categories)
+        flat = x.reshape(len(x), -1) if x.size else x.reshape(len(x), 0)
+        if flat.shape[1] != len(features):
+            raise InvalidInput(
+                f"{self.path.name}: a record has {flat.shape[1]} values, the plan's features"
+                f" are {len(features)}",
+                why="each column of x is one of the plan's features, in the plan's order",
+                cure="save the columns that the plan names, in its order",
+            )
+        cells: dict[str, Column] = {name: flat[:, i] for i, name in enumerate(features)}
+        cells |= label_cells(y, extra, model, self.section, source=self.path.name)
+        section = replace(self.section, rows={}, unit=None)
+        if units is not None:  # by their place, so that they come back as they are
+            cells[_UNIT] = [str(i) if str(unit) else "" for i, unit in enumerate(units.tolist())]
+            section = replace(section, unit=_UNIT)
+        found = read_table(_ArraySource(self.path.name, cells, len(x)), self.plan, section)
+        if units is None or found.units is None:
+            return found
+        return replace(found, units=units[found.units.astype(np.int64)])
+
+    def _labels(self, y: NDArray[Any], extra: Arrays) -> NDArray[Any]:
+        model, marks, faults = self.plan.model, Marks.of(self.section.missing), Faults()
+        cells = label_cells(y, extra, model, self.section, source=self.path.name)
+        names = label_columns(model, self.section)
+        target = target_of(model, self.section, names, marks)
+        rows = np.arange(len(y), dtype=np.int64)
+        faults.add("", "label", rows[target.missing(cells)].tolist())
+        target.add(cells, rows, faults)
+        found = target.finish(faults)
+        if faults:
+            raise InvalidInput(self.path.name, faults.problems())
+        return found
+
+    def _check_lengths(self, x: NDArray[Any], y: NDArray[Any], units: NDArray[Any] | None) -> None:
+        arrays = (x, y) if units is None else (x, y, units)
+        lengths = {len(array) if array.ndim else -1 for array in arrays}
+        flat_units = units is None or units.ndim == 1
+        if len(lengths) != 1 or -1 in lengths or x.ndim < 2 or not flat_units:
+            raise InvalidInput(
+                f"{self.path.name}: inputs, labels and units do not belong together",
+                why="x is (records, ...), y begins with the records, unit is (records,)",
+                cure="save them again from one table",
+            )
+        if not len(x):
+            raise InvalidInput(f"{self.path.name} holds no record", cure="export the records again")
+
+    def _check_finite(self, values: NDArray[Any]) -> None:
+        if values.dtype.kind != "f":
+            return
+        finite = np.isfinite(values.reshape(len(values), -1)).all(axis=1)
+        if not finite.all():
+            problem = Problem(
+                where=row_words(np.flatnonzero(~finite).tolist()),
+                what="holds NaN or infinite values",
+                why="Records are raw numbers; a missing value cannot be guessed here",
+                cure="fill it by a rule that you can defend, or leave the record out",
+            )
+            raise InvalidInput(self.path.name, [problem])
+
+
+class _ArraySource:
+    """Columns in memory as a table; row 0 is the first record, as NumPy counts."""
+
+    def __init__(self, name: str, cells: Mapping[str, Column], count: int) -> None:
+        self._name, self._cells, self._count = name, cells, count
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def header(self) -> tuple[str, ...]:
+        return tuple(self._cells)
+
+    def chunks(self, columns: Columns) -> Iterator[Chunk]:
+        yield Chunk(columns=self._cells, rows=np.arange(self._count, dtype=np.int64))
+
+
+def _floats(x: NDArray[Any]) -> NDArray[np.float32]:
     with np.errstate(over="ignore"):
-        values = np.ascontiguousarray(x, dtype=np.float32)
-    finite = np.isfinite(values.reshape(len(values), -1)).all(axis=1)
-    if not finite.all():
-        raise InvalidInput(path.name, [_not_finite(np.flatnonzero(~finite).tolist())])
-    return Table(x=values, y=_labels(path, y, classes), units=units)
-
-
-def _labels(path: Path, y: NDArray[Any], classes: Sequence[str]) -> NDArray[np.int64]:
-    if y.dtype.kind in "iu":
-        outside = np.flatnonzero((y < 0) | (y >= len(classes)))
-        if not outside.size:
-            return y.astype(np.int64)
-    return class_indices([str(value) for value in y.tolist()], classes, path, first_row=0)
-
-
-def _not_finite(rows: Sequence[int]) -> Problem:
-    return Problem(
-        where=rows_in_words(rows, 0),
-        what="holds NaN or infinite values",
-        why="records are raw numbers; a missing value cannot be guessed here",
-        cure="fill it by a rule that you can defend, or leave the record out",
-    )
+        return np.ascontiguousarray(x, dtype=np.float32)

@@ -12,6 +12,8 @@ Records = NDArray[Any]
 Labels = NDArray[Any]
 """Class indices (n,) int64; multilabel (n, k) float32 of 0 and 1; regression (n,) float32;
 survival (n, 2) float32 of time and 1 where the event was seen; masks (n, height, width) int64."""
+IGNORED = 255
+"""The value of mask pixels that nobody labelled."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,6 +16,7 @@ from .device import infer, open_session
 
 BLOCKS = 31  # interleaved timing blocks per candidate
 CALLS = 20  # predictions per block
+AT_ONCE = 1024  # records in one call, where nobody says how many fit into memory
 NEGLIGIBLE_MS = 0.1  # CPU time per answer under which bytes matter more than time
 LEAST_TOLERANCE = 0.05  # relative; below it no clock of a shared machine tells two apart
 RULE = (
@@ -64,11 +65,13 @@ def measure(
     x: NDArray[np.generic],
     y: NDArray[np.int64] | None,
     limits: Limits,
+    *,
+    at_once: int = AT_ONCE,
 ) -> list[Parity]:
     """Return one row per candidate (ONNX bytes by recipe; the first one is fp32).
 
     ``teacher_labels`` (n,) are the global model's answers on raw records ``x`` (n, ...), ``y``
-    (n,) the true classes where known.
+    (n,) the true classes where known; ``at_once`` of them go through a session together.
     """
     records = x.astype(np.float32)
     sessions = {recipe: open_session(model) for recipe, model in candidates.items()}
@@ -77,7 +80,7 @@ def measure(
     truth = None if y is None else float((teacher_labels == y).mean())
     rows: list[Parity] = []
     for recipe, session in sessions.items():
-        labels = infer(session, records).argmax(axis=1)
+        labels = answers(session, records, at_once).argmax(axis=1)
         agreement = float((labels == teacher_labels).mean())
         accuracy = None if y is None else float((labels == y).mean())
         delta = None if accuracy is None or truth is None else accuracy - truth
@@ -97,6 +100,14 @@ def measure(
             )
         )
     return rows
+
+
+def answers(
+    session: ort.InferenceSession, x: NDArray[np.generic], at_once: int = AT_ONCE
+) -> NDArray[np.float32]:
+    """Return the logits (n, classes) of raw records ``x`` (n, ...), computed in parts."""
+    starts = range(0, max(1, len(x)), at_once)
+    return np.concatenate([infer(session, x[start : start + at_once]) for start in starts])
 
 
 def gate(agreement: float, metric_delta: float | None, limits: Limits) -> Verdict:

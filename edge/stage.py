@@ -12,22 +12,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from torch import nn
 
-from ..core.errors import GateFailed, InvalidInput
+from ..core.errors import GateFailed, InvalidInput, NotBuiltYet
 from ..core.plan import Plan
 from ..data.public import PublicSet
+from ..models.evaluate import finite_outputs, logits, records_at_once
 from ..privacy.origin import require_releasable
 from . import device, papers
 from .apart import verify_apart
 from .bundle import Terms, json_bytes, npz_bytes, require_replaceable, write_bundle
 from .distill import Distillation, distil
 from .export import OPSET, export_onnx
-from .parity import RULE, Limits, Parity, choose, measure
+from .parity import RULE, Limits, Parity, answers, choose, measure
 from .quantize import quantize, recipes
-from .students import SAME, build_student, parameter_count, resolve_student
+from .students import NONE, SAME, build_student, parameter_count, resolve_student
 
 log = logging.getLogger(__name__)
 
@@ -84,6 +84,18 @@ class _Choice:
     facts: Mapping[str, Any]
 
 
+def skipped(plan: Plan) -> str:
+    """Return why this plan has no edge stage, '' where it has one.
+
+    Only classifiers become small models in this version; [edge] student = "none" asks for none.
+    """
+    if plan.edge.student == NONE:
+        return f'the plan asks for no small model ([edge] student = "{NONE}")'
+    if plan.model.task != "classification":
+        return f"the edge stage builds classifiers, and this plan's task is {plan.model.task}"
+    return ""
+
+
 def make_bundle(
     teacher: nn.Module,
     *,
@@ -107,9 +119,12 @@ def make_bundle(
     ``transfer`` trains, calibrates and gives the self-test vectors, ``test`` is what parity
     quotes; ``global_bytes`` is the size of the fp32 global safetensors. ``now`` (default:
     today, UTC) starts the year of validity. Raises ``Refused`` for private data,
-    ``InvalidInput`` for a set or student that does not fit, ``OutputExists``. A failed gate is
-    a result with ``verified`` false and a ``reason``: it is the caller's to raise.
+    ``InvalidInput`` for a set or student that does not fit, ``OutputExists``, and ``NotBuiltYet``
+    where ``skipped`` says why, or where no public records are like those of the test part. A
+    failed gate is a result with ``verified`` false and a ``reason``: the caller's to raise.
     """
+    if reason := skipped(plan):
+        raise NotBuiltYet(reason, cure=f'write [edge] student = "{NONE}"')
     require_replaceable(out)
     work = _Work(
         teacher=teacher,
@@ -151,6 +166,12 @@ def _inputs(transfer: PublicSet, test: PublicSet) -> papers.Inputs:
             f"{len(transfer)} transfer and {len(test)} test records",
             why=f"the edge stage needs at least {needed} and 1",
             cure="give larger public or synthetic sets",
+        )
+    if transfer.x.shape[1:] != test.x.shape[1:]:
+        raise NotBuiltYet(
+            f"the edge stage has no public records like these: '{transfer.name}' holds "
+            f"{transfer.x.shape[1:]}, the test part {test.x.shape[1:]}",
+            cure=f'name a transfer set that fits in [edge], or write student = "{NONE}"',
         )
     return papers.Inputs(
         transfer=transfer,
@@ -198,10 +219,10 @@ def _candidates(work: _Work, student: nn.Module) -> dict[str, bytes]:
 def _parity(work: _Work, candidates: dict[str, bytes]) -> list[Parity]:
     work.progress("parity", 0.0)
     test, edge = work.inputs.parity, work.plan.edge
-    with torch.no_grad():
-        answers = work.teacher.eval()(torch.from_numpy(test.x).float()).argmax(dim=1).numpy()
+    labels = finite_outputs(logits(work.teacher, test.x)).argmax(axis=1)
     limits = Limits(min_agreement=edge.min_agreement, max_accuracy_drop=edge.max_accuracy_drop)
-    return measure(candidates, answers, test.x, test.y, limits)
+    at_once = records_at_once(work.teacher, test.x)
+    return measure(candidates, labels, test.x, test.y, limits, at_once=at_once)
 
 
 def _terms(work: _Work, choice: _Choice, *, version: int, created: datetime) -> Terms:
@@ -259,11 +280,20 @@ def _parity_report(work: _Work, choice: _Choice) -> dict[str, Any]:
 
 
 def _verify(work: _Work, choice: _Choice, out: Path, key: Ed25519PrivateKey) -> str:
-    """Return '' when a device answers the test part as the file does here, else what went wrong."""
+    """Return '' when a device answers the test part as the file does here, else what went wrong.
+
+    A device reads all its records at once, and complete ones only: of the complete records of the
+    test part as many are asked, evenly spread, as fit into memory.
+    """
     work.progress("verify", 0.0)
-    x = work.inputs.parity.x
-    answers = device.infer(device.open_session(choice.model), x.astype(np.float32))
-    labels = [work.plan.model.classes[index] for index in answers.argmax(axis=1)]
+    x = work.inputs.parity.x.astype(np.float32)
+    x = x[np.isfinite(x).reshape(len(x), -1).all(axis=1)]
+    if len(x) == 0:
+        return "no record of the test part is complete, and a device reads complete ones only"
+    most = records_at_once(work.teacher, x)
+    x = x[np.linspace(0, len(x) - 1, min(most, len(x))).round().astype(np.int64)]
+    found = answers(device.open_session(choice.model), x, most).argmax(axis=1)
+    labels = [work.plan.model.classes[index] for index in found]
     reason = verify_apart(out, key.public_key(), x, labels, simulated=work.simulated)
     work.progress("verify", 1.0)
     return reason

@@ -11,6 +11,7 @@ from ..core.errors import InvalidInput, NotBuiltYet
 
 SHRINK = 5.0  # a student has at most 1/SHRINK of its teacher's parameters
 TINY, SAME, AUTO = "cnn:tiny", "same", "auto"
+NONE = "none"  # no small model is asked for
 TINY_BLOCKS = ((24, 1), (32, 2), (28, 1))  # (channels, stride) of each convolution
 
 
@@ -50,7 +51,7 @@ def resolve_student(name: str, shape: tuple[int, ...]) -> str:
         return TINY if image else SAME
     if name not in (TINY, SAME):
         raise NotBuiltYet(
-            f"the student '{name}' is not built yet", cure=f"use {AUTO}, {TINY} or {SAME}"
+            f"the student '{name}' is not built yet", cure=f"use {AUTO}, {TINY}, {SAME} or {NONE}"
         )
     if name == TINY and not image:
         raise InvalidInput(

@@ -1,8 +1,9 @@
-"""Open weights by digest: what ships in the package is read only after its bytes are checked."""
+"""Open weights by digest: no file is read into a model before its bytes are checked."""
 
 from __future__ import annotations
 
 import json
+from functools import cache
 from importlib.resources import files
 from typing import Any
 
@@ -25,8 +26,9 @@ def asset_bytes(name: str, digest: str) -> bytes:
     return content
 
 
+@cache
 def asset_card(name: str) -> dict[str, Any]:
-    """Return a bundled model card as plain values; raises ``MissingInput``."""
+    """Return a bundled model card as plain values, not to be changed; raises ``MissingInput``."""
     return json.loads(_read(name))
 
 

@@ -80,6 +80,7 @@ class TablePreprocess(nn.Module):
         self.numbers = len(ref.bounds)
         self.sizes = tuple(len(known) for known in ref.categories.values())
         self.flags = ref.missing == "flag"
+        self.reads_missing = ref.missing != "refuse"
         self.width = self.numbers * (2 if self.flags else 1) + sum(self.sizes)
         self.bounds = BoundsScale(ref.bounds)
         self.standardise: nn.Module = nn.Identity()

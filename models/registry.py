@@ -2,189 +2,122 @@
 
 from __future__ import annotations
 
-import difflib
-from dataclasses import dataclass, fields
-from functools import cache
 from typing import TYPE_CHECKING
 
-from ..core.errors import InvalidInput, NotBuiltYet, Refused
-from ..core.plan import ModelRef
-from .fetch import asset_bytes, asset_card
+from ..core.errors import InvalidInput
+from ..core.forms import trainable_fault
+from .cards import ModelCard, Option
+from .cards_own import GLYPH_CNN, HASHED, LINEAR
+from .catalog import card, describe, names
+from .outputs import encode, input_kind, input_shape, outputs
 
 if TYPE_CHECKING:
     from torch import nn
 
-GLYPH_CNN = "collegium:glyph-cnn"
-LINEAR = "tabular:linear"
-LATER_FAMILIES = ("torchvision", "timm", "hf")
-LATER_TRAINABLE = ("norm", "last:", "lora:")
+    from ..core.plan_model import ModelRef
+    from ..privacy.cure import Change
+    from .building import Sizes
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelCard:
-    """What is publicly known of an open model, without loading it.
-
-    ``input_shape`` is one raw record's shape, without the batch axis; () where the plan's
-    bounds decide it. ``classes`` are those of the untouched model. ``parameters`` counts the
-    untouched model, ``body_biases`` the bias coordinates before the head, ``head_inputs`` what
-    the head reads (0: one per bound). ``weights`` is the digest of the safetensors asset.
-    """
-
-    name: str
-    license: str
-    task: str
-    input_shape: tuple[int, ...]
-    input_dtype: str
-    classes: tuple[str, ...]
-    parameters: int
-    body_biases: int
-    head_inputs: int
-    weights: str | None
-    trained_on: str
-    summary: str
-
-
-@cache
-def card(name: str) -> ModelCard:
-    """Return the card of an open model.
-
-    Raises ``InvalidInput`` for an unknown name, with the nearest known ones, and
-    ``NotBuiltYet`` for the families of later versions.
-    """
-    if name == GLYPH_CNN:
-        values = asset_card("glyph-cnn.json")
-        known = {field.name: values[field.name] for field in fields(ModelCard)}
-        for key in ("input_shape", "classes"):
-            known[key] = tuple(known[key])
-        return ModelCard(**known)
-    if name == LINEAR:
-        return _LINEAR_CARD
-    family = name.partition(":")[0]
-    if family in LATER_FAMILIES:
-        raise NotBuiltYet(
-            f"The model '{name}' is not built yet",
-            why=f"the family '{family}' comes in a later version",
-            cure=f"use one of {', '.join(names())}",
-        )
-    near = difflib.get_close_matches(name, names(), n=2, cutoff=0.4) or list(names())
-    raise InvalidInput(
-        f"There is no open model '{name}'",
-        why="a plan names a model that every site can fetch by digest",
-        cure=f"did you mean {' or '.join(near)}?",
-    )
-
-
-def names() -> tuple[str, ...]:
-    """Return the names of all open models of this version."""
-    return (GLYPH_CNN, LINEAR)
+__all__ = [
+    "GLYPH_CNN",
+    "LINEAR",
+    "ModelCard",
+    "Option",
+    "build",
+    "card",
+    "check_trainable",
+    "cured_changes",
+    "describe",
+    "encode",
+    "input_kind",
+    "input_shape",
+    "known_sizes",
+    "names",
+    "open_model",
+    "outputs",
+    "sizes",
+    "total_parameters",
+    "trainable_size",
+]
 
 
 def trainable_size(ref: ModelRef) -> int:
-    """Return how many coordinates train; imports no torch.
+    """Return how many coordinates train, exactly.
 
-    Raises ``NotBuiltYet`` or ``InvalidInput`` for what ``check_trainable`` refuses.
+    Of the bundled models without torch; of others the net is built without its weights. Raises
+    ``InvalidInput`` for what ``check_trainable`` refuses and for what does not fit the model,
+    ``NotAvailable`` when a package is missing.
     """
     check_trainable(ref.trainable)
-    if ref.trainable == "all":
-        return total_parameters(ref)
-    biases = card(ref.name).body_biases if ref.trainable == "bias" else 0
-    return _head_size(ref) + biases
+    known = known_sizes(ref)
+    return known[0] if known else sizes(ref).trainable
 
 
 def total_parameters(ref: ModelRef) -> int:
     """Return the parameters of the model with its new head, trained or not."""
-    open_card = card(ref.name)
-    own_head = (open_card.head_inputs + 1) * len(open_card.classes)
-    return open_card.parameters - own_head + _head_size(ref)
+    known = known_sizes(ref)
+    return known[1] if known else sizes(ref).total
+
+
+def sizes(ref: ModelRef) -> Sizes:
+    """Return both sizes and what ``privacy.cure`` changes; imports torch, needs no weights."""
+    from .building import measure
+
+    return measure(ref)
+
+
+def cured_changes(ref: ModelRef) -> tuple[Change, ...]:
+    """Return what is changed in the open model so that it can train record by record."""
+    return () if known_sizes(ref) else sizes(ref).changes
 
 
 def check_trainable(trainable: str) -> None:
-    """Raise ``NotBuiltYet`` or ``InvalidInput`` unless this version can train that part."""
-    if trainable in ("head", "bias", "all"):
-        return
-    if trainable.startswith(LATER_TRAINABLE):
-        raise NotBuiltYet(
-            f"trainable = '{trainable}' is not built yet",
-            why="this version trains the head, the biases with the head, or all",
-            cure="use 'head'",
+    """Raise ``InvalidInput`` unless it names a part of a model that can train."""
+    if trainable_fault(trainable):
+        raise InvalidInput(
+            f"trainable = '{trainable}' is unknown",
+            why="it names the part of the model whose parameters leave a site",
+            cure="use head, bias, norm, lora:R, last:N or all",
         )
-    raise InvalidInput(
-        f"trainable = '{trainable}' is unknown",
-        why="it names the part of the model whose parameters leave a site",
-        cure="use head, bias or all",
-    )
 
 
 def build(ref: ModelRef) -> nn.Module:
-    """Return the pinned open model in eval mode, its head replaced by a zero one.
+    """Return the plan's model in eval mode: pinned open weights, a zero head, adapters.
 
-    (batch, *input_shape) float32 raw values to (batch, len(ref.classes)) logits. Raises
-    ``Refused`` when the weights differ from the pinned digest.
+    (batch, *input_shape) raw values to (batch, outputs). It is cured: it can be trained record
+    by record. Raises ``Refused`` when the weights differ from the pinned digest,
+    ``MissingInput`` when they are not here, ``InvalidInput`` for a plan that does not fit,
+    ``NotAvailable`` without a package that it needs.
     """
-    from torch import nn
+    from .building import build_model
 
-    model = open_model(ref)
-    inputs = _head_inputs(ref)
-    head = nn.Linear(inputs, len(ref.classes))
-    nn.init.zeros_(head.weight)
-    nn.init.zeros_(head.bias)
-    model.head = head
-    return model.eval()
+    return build_model(ref).model
 
 
-def open_model(ref: ModelRef) -> nn.Module:
-    """Return the untouched open model in eval mode, with its own head; raises as ``build``."""
-    pinned = card(ref.name).weights
-    if ref.weights is not None and ref.weights != pinned:
-        raise Refused(
-            f"The plan pins {ref.weights} for '{ref.name}', this version ships {pinned}",
-            why="every site must start from the same bytes",
-            cure="install the version that the consortium agreed on, or agree on a new plan",
-        )
-    if pinned is None:
-        return _linear(ref)
-    from safetensors.torch import load
+def open_model(ref: ModelRef) -> nn.Module | None:
+    """Return the untouched open model in eval mode, with its own head; raises as ``build``.
 
-    from .vision import GlyphCNN
+    None when it has no head of its own for the plan's classes.
+    """
+    from .building import untouched
 
-    model = GlyphCNN()
-    model.load_state_dict(load(asset_bytes("glyph-cnn.safetensors", pinned)))
-    return model.eval()
+    return untouched(ref)
 
 
-def _linear(ref: ModelRef) -> nn.Module:
-    from .tabular import LinearModel
-
-    if not ref.bounds and not ref.categories:
-        raise InvalidInput(
-            f"'{LINEAR}' needs public bounds",
-            why="features are scaled by bounds that stand in the plan, never fitted on records",
-            cure="give [model.bounds] one lowest and highest value per feature",
-        )
-    return LinearModel(ref, len(ref.classes)).eval()
-
-
-def _head_size(ref: ModelRef) -> int:
-    return (_head_inputs(ref) + 1) * len(ref.classes)
-
-
-def _head_inputs(ref: ModelRef) -> int:
-    """Return what the head reads: of a table, the width of ``TablePreprocess``."""
-    numbers = len(ref.bounds) * (2 if ref.missing == "flag" else 1)
-    return card(ref.name).head_inputs or numbers + sum(map(len, ref.categories.values()))
-
-
-_LINEAR_CARD = ModelCard(
-    name=LINEAR,
-    license="Apache-2.0",
-    task="classification",
-    input_shape=(),
-    input_dtype="float32",
-    classes=(),
-    parameters=0,
-    body_biases=0,
-    head_inputs=0,
-    weights=None,
-    trained_on="nothing: it starts at zero",
-    summary="a linear model over features scaled to [-1, 1] by the plan's public bounds",
-)
+def known_sizes(ref: ModelRef) -> tuple[int, int] | None:
+    """Return (coordinates that train, all parameters) where a plan alone tells, else None."""
+    if ref.trainable not in ("head", "bias", "all"):
+        return None
+    found, answers = card(ref.name), outputs(ref)
+    if ref.name in (LINEAR, HASHED):
+        numbers = len(ref.bounds) * (2 if ref.missing == "flag" else 1)
+        width = numbers + sum(map(len, ref.categories.values()))
+        size = ((found.whole(ref, "buckets") if ref.name == HASHED else width) + 1) * answers
+        return size, size
+    if ref.name == GLYPH_CNN:
+        own_head = (found.head_inputs + 1) * len(found.classes)
+        head = (found.head_inputs + 1) * answers
+        total = found.parameters - own_head + head
+        parts = {"head": head, "bias": head + found.body_biases, "all": total}
+        return parts[ref.trainable], total
+    return None

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import torch
+from typing import TYPE_CHECKING
+
 from torch import Tensor, nn
 
+from .heads import UnitNorm, zero_head
+from .outputs import outputs
 from .preprocess import PixelScale
+
+if TYPE_CHECKING:
+    from ..core.plan_model import ModelRef
+    from .cards import ModelCard
+    from .states import Source
 
 FEATURES = 64  # what the head reads
 FEATURE_NORM = 2.0  # L2 norm of every feature vector: it bounds the gradient of the head
 LARGEST_PIXEL = 16.0
-
-
-class UnitNorm(nn.Module):
-    """Scale each row to one L2 norm, so that clipping treats all records alike."""
-
-    def __init__(self, norm: float) -> None:
-        super().__init__()
-        self.norm = norm
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (batch, features) to (batch, features), each row of L2 norm ``norm``."""
-        length = torch.sqrt(torch.sum(x * x, dim=1, keepdim=True) + 1e-8)
-        return x * (self.norm / length)
 
 
 def _block(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
@@ -61,3 +56,22 @@ class GlyphCNN(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (batch, 8, 8) raw pixels to (batch, classes) logits."""
         return self.output(self.head(self.features(x)))
+
+
+def build(card: ModelCard, ref: ModelRef, source: Source | None) -> nn.Module:
+    """Return the bundled net with a zero head."""
+    model = _loaded(card, source)
+    model.head = zero_head(FEATURES, outputs(ref))
+    return model
+
+
+def open_model(card: ModelCard, ref: ModelRef, source: Source | None) -> nn.Module | None:
+    """Return the untouched net when the plan has as many classes as it knows digits."""
+    return _loaded(card, source) if len(ref.classes) == len(card.classes) else None
+
+
+def _loaded(card: ModelCard, source: Source | None) -> GlyphCNN:
+    model = GlyphCNN(len(card.classes))
+    if source is not None:
+        model.load_state_dict(source())
+    return model

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..core.errors import InvalidInput
-from .clipping import CHUNK, PerRecordLoss, finite_records
+from .clipping import CHUNK, PerRecordLoss, finite_records, reads_missing
 from .layer_batches import Batch, batches, unit_sizes
 from .layer_check import RECORDS, self_check
 from .layer_chunk import ChunkGradients, add_vector, full_precision
@@ -53,6 +53,7 @@ class BookkeepingClipper:
         self._model, self._parameters, self._loss = model, list(parameters), loss
         self._layers = layers_of(model, self._parameters)
         self._chunk, self._autocast = chunk, autocast
+        self._missing = reads_missing(model)
         self._size = sum(parameter.numel() for parameter in self._parameters)
         self._checked = not self._layers
 
@@ -127,7 +128,7 @@ class BookkeepingClipper:
 
         uses, values = record(self._layers, losses, weights, len(part_x))
         with torch.no_grad(), full_precision():
-            keep = torch.isfinite(values) & finite_records(part_x)
+            keep = torch.isfinite(values) & finite_records(part_x, missing=self._missing)
             return ChunkGradients(uses, keep, batch.per_unit)
 
     def _vector(self, x: Tensor) -> Tensor:

@@ -40,9 +40,21 @@ class Clipper(Protocol):
         ...
 
 
-def finite_records(x: Tensor) -> Tensor:
-    """Return (n,) whether all values of a record in ``x`` (n, ...) are finite."""
-    return torch.isfinite(x).reshape(len(x), -1).all(dim=1)
+def finite_records(x: Tensor, *, missing: bool = False) -> Tensor:
+    """Return (n,) whether all values of a record in ``x`` (n, ...) are finite.
+
+    ``missing``: NaN is a missing value, and the model's first layer says what it stands for.
+    """
+    usable = ~torch.isinf(x) if missing else torch.isfinite(x)
+    return usable.reshape(len(x), -1).all(dim=1)
+
+
+def reads_missing(model: nn.Module) -> bool:
+    """Return whether a model's first layer gives missing values, NaN, a meaning.
+
+    In every other model a NaN may stay in an activation that a finite loss does not show.
+    """
+    return bool(getattr(getattr(model, "preprocess", None), "reads_missing", False))
 
 
 def make_clipper(

@@ -16,7 +16,7 @@ from opacus.grad_sample.grad_sample_module import GradSampleHooks
 from torch import Tensor, nn
 
 from ..core.errors import InvalidInput
-from .clipping import CHUNK, PerRecordLoss, finite_records
+from .clipping import CHUNK, PerRecordLoss, finite_records, reads_missing
 from .layer_batches import unit_sizes
 from .layers import names_of
 from .readiness import check
@@ -50,6 +50,7 @@ class OpacusClipper:
             raise InvalidInput(f"the model {type(model).__name__} cannot be trained", problems)
         self._model, self._parameters, self._loss = model, list(parameters), loss
         self._chunk, self._autocast = chunk, autocast
+        self._missing = reads_missing(model)
         self._size = sum(parameter.numel() for parameter in self._parameters)
 
     def clipped_sum(
@@ -105,7 +106,9 @@ class OpacusClipper:
             for start in range(0, len(x), self._chunk):
                 part = slice(start, start + self._chunk)
                 gradients = self._gradients(x[part], y[part])
-                finite = finite_records(gradients) & finite_records(x[part])
+                finite = finite_records(gradients) & finite_records(
+                    x[part], missing=self._missing
+                )
                 gradients = torch.where(finite[:, None], gradients, torch.zeros_like(gradients))
                 yield gradients.double().cpu()
         finally:

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..core.errors import InvalidInput
 from ..core.mechanism import CLIP_SLACK, MechanismSpec
+from ..core.plan import Plan
 from . import statement_words as words
 from .accountant import bound_of, detection_of, enforced_bound, epsilon_of
 from .events import Spend
@@ -89,6 +90,16 @@ def statement(sites: Mapping[str, SiteAccount], told: Circumstances) -> dict[str
         "not_covered": list(words.NOT_COVERED),
         "questions": words.questions(spec, told.reproducible_noise),
     }
+
+
+def released(plan: Plan) -> tuple[str, ...]:
+    """Return everything that leaves the sites under a private plan, in the order of leaving."""
+    return (
+        *((words.STATISTICS,) if plan.statistics else ()),
+        words.ROUNDS,
+        *((words.CALIBRATION,) if plan.calibration else ()),
+        words.TOLD[plan.evaluation.origin],
+    )
 
 
 def _complete(sites: Mapping[str, SiteAccount], told: Circumstances) -> None:

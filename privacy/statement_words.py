@@ -38,6 +38,16 @@ EVALUATION = MappingProxyType(
     }
 )
 
+ROUNDS = "the trainable vector of every round (noised)"
+STATISTICS = "noised sums over each site's training records before the first round, once"
+CALIBRATION = "noised counts of the final model's scores by class at each site, once"
+TOLD = MappingProxyType(
+    {
+        "public": "metrics on public test parts",
+        "private": "noised counts of the released model on each site's test part, once",
+    }
+)
+
 TUNING = (
     "trials of other settings on the same records count only where they ran through this"
     " ledger; epsilon_total holds those, nothing holds trials made elsewhere"

@@ -24,6 +24,7 @@ from safetensors.torch import save
 from torch import nn
 
 from collegium.core.digest import sha256_hex
+from collegium.core.plan import ModelRef
 from collegium.data.glyphs import glyph_set
 from collegium.data.public import PublicSet
 from collegium.models.evaluate import evaluate
@@ -118,10 +119,12 @@ def finish(model: GlyphCNN, public: PublicSet) -> GlyphCNN:
 def held_out(model: GlyphCNN) -> dict[str, float]:
     """Return the accuracy on glyphs that training never drew: new seeds, new fonts."""
     figures: dict[str, float] = {}
+    digits = tuple(str(digit) for digit in range(10))
+    ref = ModelRef(name="collegium:glyph-cnn", task="classification", classes=digits)
     for source in ("pen", "held-out-fonts"):
         public = glyph_set(4000, seed=999_999, source=source)
         labels = np.asarray(public.y)
-        metrics = evaluate(model, task("classification"), public.x, labels)
+        metrics = evaluate(model, task(ref), public.x, labels)
         figures[source] = round(metrics["accuracy"], 4)
     return figures
 

@@ -121,8 +121,9 @@ def main() -> None:
     torch.set_num_threads(1)
     images, labels = proxy(parser.parse_args().folder)
     classes = tuple(str(digit) for digit in range(10))
-    model = open_model(ModelRef(name="collegium:glyph-cnn", task="classification", classes=classes))
-    untouched = evaluate(model, task("classification"), images, labels)["accuracy"]
+    ref = ModelRef(name="collegium:glyph-cnn", task="classification", classes=classes)
+    model = open_model(ref)
+    untouched = evaluate(model, task(ref), images, labels)["accuracy"]
     print(f"open model untouched: {untouched:.4f} of {len(labels)}")
     trunk = torch.nn.Sequential(model.get_submodule("preprocess"), model.get_submodule("body"))
     with torch.no_grad():

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from ..core.digest import sha256_hex
 from ..core.layout import Vector
-from ..core.messages import Invitation, Report, Sealed
+from ..core.messages import EVALUATION, ONCE, Invitation, Report, Sealed
 from .post import Answer, Lost, Post, PostDown
 from .roll import Roll
 from .task import Task
@@ -94,24 +94,66 @@ class Courier:
         self._clock.sleep(max(self._task.poll_s, _PAUSE_S))
 
     def reports(self, vector: Vector) -> dict[str, dict[str, float]]:
-        """Return what each site that has a node tells of ``vector`` (d,), until the deadline."""
-        clock = self._clock
-        until = clock.monotonic() + self._task.plan.rounds.deadline_s
-        base, digest = vector.astype("<f4").tobytes(), digest_of_vector(vector)
-        shared = self.share(base)
-        due = dict.fromkeys(self._roll.nodes, clock.monotonic())  # sites without an answer yet
-        pending: dict[str, str] = {}
+        """Return what each site that has a node tells of ``vector`` (d + e,) until the deadline."""
+        digest = digest_of_vector(vector)
         found: dict[str, dict[str, float]] = {}
+
+        def hear(site: str, answer: Answer) -> None:
+            report = self._roll.opened(Report, site, answer)
+            if report is None or report.model_sha256 != digest:
+                return
+            if may_be_told(report.metrics, self._figures):
+                found[site] = report.metrics
+            else:
+                logger.warning("site %s reports other figures than were asked for", site)
+
+        self.collect(
+            question=EVALUATION,
+            payload=vector.astype("<f4").tobytes(),
+            digest=digest,
+            sites=list(self._roll.nodes),
+            most=0,
+            hear=hear,
+        )
+        return found
+
+    def collect(
+        self,
+        *,
+        question: int,
+        payload: bytes,
+        digest: str,
+        sites: Iterable[str],
+        most: int,
+        hear: Callable[[str, Answer], None],
+        meet: Callable[[], object] | None = None,
+    ) -> None:
+        """Ask sites a question beside the rounds; ``hear`` each one's first answer.
+
+        Until all have answered or the plan's deadline has passed; what the post lost is asked
+        again. ``payload`` is the model that the question is about, ``digest`` its name, ``most``
+        the bytes of an answer's payload. ``meet`` is called at each look, for those who come.
+        """
+        clock, pending = self._clock, dict[str, str]()
+        until = clock.monotonic() + self._task.plan.rounds.deadline_s
+        shared = self.share(payload) if payload else None
+        due = dict.fromkeys(sites, clock.monotonic())  # sites without an answer yet
         while due and clock.monotonic() < until:
+            if meet is not None:
+                meet()
             for site in [site for site, when in due.items() if when <= clock.monotonic()]:
-                asked = self.invitation(site, round=0, attempt=1, base=digest, until=until)
-                message = self.push(asked.seal(self._task.key, base), site, "evaluate", shared)
+                if meet is not None and site not in self._roll.nodes:
+                    continue  # it is asked as soon as it has come
+                asked = self.invitation(
+                    site, round=ONCE, attempt=question, base=digest, until=until
+                )
+                message = self.push(asked.seal(self._task.key, payload), site, "evaluate", shared)
                 pause = _ASK_AGAIN_S if message is None else self.silence_s
                 due[site] = clock.monotonic() + pause
                 if message is not None:
                     pending[message] = site
             heard = False
-            for message, answer in self.pull(pending, most=0):
+            for message, answer in self.pull(pending, most=most):
                 site, heard = pending.pop(message, None), True
                 if site not in due:
                     continue
@@ -119,13 +161,6 @@ class Courier:
                     due[site] = min(due[site], clock.monotonic() + _ASK_AGAIN_S)
                     continue
                 del due[site]
-                report = self._roll.opened(Report, site, answer)
-                if report is None or report.model_sha256 != digest:
-                    continue
-                if may_be_told(report.metrics, self._figures):
-                    found[site] = report.metrics
-                else:
-                    logger.warning("site %s reports other figures than were asked for", site)
+                hear(site, answer)
             if not heard:
                 self.pause()
-        return found

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from ..core.digest import sha256_hex
-from ..core.errors import Interrupted, Refused
+from ..core.errors import Interrupted
 from ..core.layout import Vector
 from ..core.messages import Sealed
 from ..strategies.base import State as StrategyState
@@ -18,7 +18,9 @@ from .courier import Courier, digest_of_vector
 from .post import Answer, Lost, Malformed, Post
 from .recovery import standing
 from .roll import Roll
+from .stops import stop
 from .store import Release
+from .survey import Surveyor, with_statistics
 from .task import Task
 from .told import figures_of
 
@@ -57,15 +59,22 @@ class _Round:
 
 
 def released_vector(vector: Vector, state: StrategyState) -> Vector:
-    """Return the model to release: the strategy's own choice, else the last iterate (d,)."""
-    return np.asarray(state.get("released", vector), dtype=np.float32)
+    """Return the model to release (d + e,): the strategy's own choice, else the last iterate.
+
+    A strategy chooses what trains (d,); the constants after it are those of ``vector`` (d + e,).
+    """
+    if "released" not in state:
+        return np.asarray(vector, dtype=np.float32)
+    chosen = np.asarray(state["released"], dtype=np.float32)
+    return np.concatenate([chosen, vector[len(chosen) :]])
 
 
 class Drive:
-    """One run of the engine over one post; ``run`` returns the released vector (d,)."""
+    """One run of the engine over one post; ``run`` returns the released vector (d + e,)."""
 
     def __init__(self, post: Post, task: Task) -> None:
         """Begin where the store stands; raises ``InvalidInput`` when it cannot be mended."""
+        task = replace(task, opened=with_statistics(task))
         self._task, self._clock = task, task.clock
         self._waiting: dict[str, _Asked] = {}
         self._late: dict[str, int] = {}  # round by question; in order, so that a run repeats
@@ -73,12 +82,19 @@ class Drive:
         self._committed, self._lost = found.round, found.lost
         self.roll = Roll(task, post, found.heads)
         self._courier = Courier(task, post, self.roll)
+        self._surveyor = Surveyor(task, self._courier, self._meet)
         self._round = _Round(
             base=found.vector, base_sha256=digest_of_vector(found.vector), state=found.state
         )
 
     def run(self) -> Vector:
-        """Drive all remaining rounds; raises ``Interrupted`` (resumable) or ``Refused``."""
+        """Drive all remaining rounds, and before and after them what the plan fits beside.
+
+        Raises ``Interrupted`` (resumable) or ``Refused``.
+        """
+        if self._surveyor.must_count:
+            base = self._surveyor.statistics(self.roll.heads)
+            self._round.base, self._round.base_sha256 = base, digest_of_vector(base)
         plan = self._task.plan
         rules = rounds.Rules(
             roster=tuple(site.name for site in plan.sites),
@@ -88,10 +104,14 @@ class Drive:
         )
         now = self._clock.monotonic()
         state, actions = rounds.start(rules, committed=self._committed, now=now)
+        for site in list(self.roll.nodes):  # whom the statistics have met
+            state, more = rounds.step(state, rounds.SiteSeen(site=site, now=now))
+            actions += more
         while True:
             events = self._execute(actions)
             if events is None:
-                return released_vector(self._round.base, self._round.state)
+                released = released_vector(self._round.base, self._round.state)
+                return self._surveyor.calibrated(released, self.roll.heads)
             actions = ()
             for event in events or self._listen(state):
                 state, more = rounds.step(state, event)
@@ -123,7 +143,7 @@ class Drive:
                     return None
                 case rounds.Stop():
                     self._task.tell("stopped", code=action.code, reason=action.reason)
-                    _stop(action)
+                    stop(action)
         return events
 
     def _invite(self, action: rounds.Invite) -> list[rounds.Event]:
@@ -209,7 +229,7 @@ class Drive:
 
     def _close(self, action: rounds.Close) -> None:
         task, opened = self._task, self._round
-        vector, state = task.strategy.finish(opened.state, opened.base)
+        vector, state = task.finish(opened.state, opened.base)
         lost = self._lost.pop(action.round, None)
         if lost is not None:
             self._restore(lost, action, vector, state)
@@ -364,31 +384,3 @@ class Drive:
         while len(self.roll.nodes) < wanted and self._clock.monotonic() < until:
             if not self._meet():
                 self._courier.pause()
-
-
-_STOPS = {
-    "no-updates": (
-        Refused,
-        "no site's update was admitted, so there is nothing to aggregate",
-        "look at the reason codes; --resume goes on once the sites take part. A folder that was"
-        " restored may be an older copy of the run: then restore the newest",
-    ),
-    "older": (
-        Refused,
-        "this folder is an older copy of the run: the sites have gone on from another model, and"
-        " answering again would charge them twice",
-        "restore the newest copy of the run's folder, or begin a new run in another --out",
-    ),
-}
-
-
-def _stop(action: rounds.Stop) -> None:
-    kind, why, cure = _STOPS.get(
-        action.code,
-        (
-            Interrupted,
-            "fewer sites answered than the plan's quorum asks for",
-            "--resume continues from the last durable round",
-        ),
-    )
-    raise kind(f"the run stopped: {action.reason}", why=why, cure=cure)

@@ -35,6 +35,7 @@ from .public_file import read_public
 from .run_folder import load_stage, save_stage
 from .store import Release, Store
 from .supervise import STAGE
+from .survey_result import fitted_of
 from .task import OnEvent, Task
 
 POLL_S = 0.1
@@ -105,6 +106,7 @@ def _task(
     return Task(
         plan=plan,
         layout=opened.layout,
+        fitted=opened.fitted,
         opened=opened.vector,
         members=members,
         strategy=strategy_for(plan),
@@ -189,9 +191,10 @@ def _write_out(
         "reports": reports,
         "metrics": opened.measure(vector, public),
         "open_model": opened.measure_open_model(public),
-        "model_sha256": write_vector_file(folder, vector, opened.layout),
+        "model_sha256": write_vector_file(folder, vector, opened.whole),
         "global_bytes": write_whole_model(folder, opened.load(vector)),
         "heads": write_heads(folder, store.history()),
+        **fitted_of(store),
         # Linux counts in KiB; this process alone: Flower's two and ServerApps before a crash not
         "serverapp_peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     }

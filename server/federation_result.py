@@ -14,13 +14,14 @@ from ..core.mechanism import MechanismSpec
 from ..core.plan import Plan
 from ..models import registry
 from ..privacy.derive import schedule
-from ..privacy.statement import Circumstances, SiteAccount, statement
+from ..privacy.statement import Circumstances, SiteAccount, released, statement
 from .coordinator import Coordinator
 from .events import Event, all_events, release_of
 from .result import SCHEMA, evaluation_of, history_of, sites_of, versions
 from .run_folder import load_stage
 from .store import Release
 from .supervise import STAGE
+from .survey_result import fitted_entries
 
 DERIVED_FROM = (
     "the signed plan's schedule: every site is charged every round, asked once each; a site's own "
@@ -32,11 +33,6 @@ ACROSS_RUNS = (
     "ledger, which stays there"
 )
 NO_HEAD = "not told: no update of this site was admitted"
-
-_TOLD = {
-    "public": "metrics on public test parts",
-    "private": "noised counts of the released model on each site's test part, once",
-}
 
 
 def federation_values(
@@ -81,6 +77,7 @@ def federation_values(
         "open_model": {"accuracy": open_metrics.get("accuracy"), "metrics": open_metrics}
         if open_metrics
         else None,
+        **fitted_entries(plan, found),
         "evaluation": evaluation_of(plan, found["reports"]),
         "history": history_of(history),
         "model_sha256": found["model_sha256"],
@@ -109,9 +106,9 @@ def stated(
     }
     told = Circumstances(
         rounds=plan.rounds.count,
-        released=("the trainable vector of every round (noised)", _TOLD[plan.evaluation.origin]),
+        released=released(plan),
         base_model=plan.model.name,
-        base_model_trained_on=registry.card(plan.model.name).trained_on,
+        base_model_trained_on=registry.describe(plan.model).trained_on,
         evaluation=plan.evaluation.origin,
         reproducible_noise=lab,
         device_noise=None,  # each site draws its own, and tells nobody by which generator

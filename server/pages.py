@@ -13,7 +13,8 @@ from . import words
 
 METRIC_NAMES = {
     "accuracy": "Accuracy",
-    "macro_accuracy": "Macro accuracy",
+    "macro_accuracy": "Accuracy, mean over sites",
+    "balanced_accuracy": "Accuracy, mean over classes",
     "majority": "Majority class",
     "auc": "AUC",
     "average_precision": "Average precision",
@@ -21,8 +22,15 @@ METRIC_NAMES = {
     "dice": "Dice",
     "c_index": "C-index",
     "rmse": "RMSE",
+    "mae": "Mean absolute error",
+    "r2": "R squared",
+    "brier": "Brier score",
+    "positive_rate": "Share answered as class 1",
 }
-_PERCENT = frozenset({"accuracy", "macro_accuracy", "majority"})
+_PERCENT = frozenset(
+    ("accuracy", "macro_accuracy", "balanced_accuracy", "majority", "sensitivity", "specificity",
+     "positive_rate")
+)  # fmt: skip
 
 
 def render(template: str, context: Mapping[str, Any]) -> str:

@@ -1,15 +1,19 @@
-"""Does this version know the names in a plan, do they fit each other, and is all of it built?"""
+"""Does this version know the names in a plan, do they fit each other, and is all of it here?"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
-from ..core.errors import InvalidInput, NotBuiltYet, Problem
+from ..core.errors import NotAvailable, Problem
 from ..core.fields import nearest, shown
 from ..core.plan import Plan
+from ..core.plugins import Group, is_plugin, plugin_names
 from ..models import registry
+from .plan_model_names import RULES as MODEL_RULES
+from .plan_model_names import known_card
 
 STRATEGIES = ("mean", "fedadam")
+FILES = "files"
 DATASETS: dict[str, tuple[int, tuple[int, ...]]] = {
     "sklearn:digits": (10, (8, 8)),
     "sklearn:breast_cancer": (2, (30,)),
@@ -17,37 +21,20 @@ DATASETS: dict[str, tuple[int, tuple[int, ...]]] = {
 """Classes and shape of one record of the data sets that the simulator brings; public facts."""
 
 
-def _model(plan: Plan) -> Iterator[Problem]:
-    try:
-        card = registry.card(plan.model.name)
-    except NotBuiltYet:
-        return
-    except InvalidInput as error:
-        yield _unknown("[model] name", plan.model.name, registry.names(), str(error.why))
-        return
-    if plan.model.weights is not None and plan.model.weights != card.weights:
-        cure = f'write weights = "{card.weights}"' if card.weights else "remove weights"
-        yield Problem(
-            where="[model] weights",
-            what=f"is not the digest of the weights of {plan.model.name} in this version",
-            why="Every site must start from the same bytes",
-            cure=cure,
-        )
-
-
 def _strategy(plan: Plan) -> Iterator[Problem]:
-    if plan.strategy.name not in STRATEGIES:
+    if plan.strategy.name not in STRATEGIES and not is_plugin(plan.strategy.name):
         why = "No installed strategy has this name"
-        yield _unknown("[strategy] name", plan.strategy.name, STRATEGIES, why)
+        known = (*STRATEGIES, *plugin_names("strategies"))
+        yield _unknown("[strategy] name", plan.strategy.name, known, why)
 
 
 def _dataset(plan: Plan) -> Iterator[Problem]:
-    if plan.simulation is None:
+    if plan.simulation is None or plan.simulation.dataset == FILES:
         return
     name = plan.simulation.dataset
     if name not in DATASETS:
         why = "The simulator brings its own data sets and downloads none"
-        yield _unknown("[simulation] dataset", name, DATASETS, why)
+        yield _unknown("[simulation] dataset", name, (*DATASETS, FILES), why)
         return
     count, shape = DATASETS[name]
     if plan.model.classes and len(plan.model.classes) != count:
@@ -57,7 +44,7 @@ def _dataset(plan: Plan) -> Iterator[Problem]:
             why="Every label needs its own output",
             cure=f"list {count} names, or choose another data set in [simulation]",
         )
-    expected = _input_shape(plan)
+    expected = registry.input_shape(plan.model) if known_card(plan) else ()
     if expected and expected != shape:
         yield Problem(
             where="[simulation] dataset",
@@ -67,15 +54,6 @@ def _dataset(plan: Plan) -> Iterator[Problem]:
         )
 
 
-def _input_shape(plan: Plan) -> tuple[int, ...]:
-    """Return the shape of one record as the model reads it, () when the model is not known."""
-    try:
-        shape = registry.card(plan.model.name).input_shape
-    except (InvalidInput, NotBuiltYet):
-        return ()
-    return shape or (len(plan.model.bounds),)
-
-
 def _unknown(where: str, name: str, known: Iterable[str], why: str) -> Problem:
     guess = nearest(name, known)
     choices = " or ".join(f'"{choice}"' for choice in known)
@@ -83,29 +61,27 @@ def _unknown(where: str, name: str, known: Iterable[str], why: str) -> Problem:
     return Problem(where=where, what=f"{shown(name)} is not known", why=why, cure=cure)
 
 
-RULES: tuple[Callable[[Plan], Iterator[Problem]], ...] = (_model, _strategy, _dataset)
+RULES: tuple[Callable[[Plan], Iterator[Problem]], ...] = (*MODEL_RULES, _strategy, _dataset)
 
 
 def require_built(plan: Plan) -> None:
-    """Raise ``NotBuiltYet`` naming every key of a valid plan that asks for a later version."""
-    missing = list(_later(plan))
+    """Raise ``NotAvailable`` naming every plug-in of a valid plan that is not installed here."""
+    missing = list(_missing(plan))
     if missing:
-        raise NotBuiltYet(
-            "This plan is valid, but this version cannot run it: " + "; ".join(missing),
-            cure="change these keys, or wait for the version that has them",
+        raise NotAvailable(
+            "This plan is valid, but it cannot run here: " + "; ".join(missing),
+            why="these plug-ins are not installed",
+            cure="install the packages that offer them, or change these keys",
         )
 
 
-def _later(plan: Plan) -> Iterator[str]:
-    """Yield each key of the plan that asks for a later version."""
-    if plan.model.task != "classification":
-        yield f"[model] task = {shown(plan.model.task)} (only 'classification' is built)"
-    for ask in (
-        lambda: registry.card(plan.model.name),
-        lambda: registry.trainable_size(plan.model),
-    ):
-        try:
-            ask()
-        except NotBuiltYet as error:
-            yield f"[model] {error.what}"
-            return
+def _missing(plan: Plan) -> Iterator[str]:
+    """Yield each key of the plan that names a plug-in which no installed package offers."""
+    asked: tuple[tuple[str, Group, str], ...] = (
+        ("[model] name", "models", plan.model.name),
+        ("[model] task", "tasks", plan.model.task),
+        ("[strategy] name", "strategies", plan.strategy.name),
+    )
+    for where, group, name in asked:
+        if is_plugin(name) and name not in plugin_names(group):
+            yield f"{where} = {shown(name)}"

@@ -1,7 +1,8 @@
 """Resolve a plan's names, calibrate its noise, and say what it will spend and send.
 
-Reads no records and no weights and imports no torch. Work is counted, not timed: minutes depend on
-the machine, so the only time given is the bound that the deadlines set. The accountant is imported
+Reads no records and no weights; torch is imported by ``resolve`` alone, and only to count the
+parameters of models that are not bundled. Work is counted, not timed: minutes depend on the
+machine, so the only time given is the bound that the deadlines set. The accountant is imported
 when it is needed: it takes a second.
 """
 
@@ -48,13 +49,15 @@ class Forecast:
     ``noise_share_alone`` in one step of the smallest site, both as a share of the clip norm, which
     is the largest norm that the signal can have. ``record_passes`` counts the expected records in
     all batches of all sites; ``longest_minutes`` is the run in which every round closes at its
-    deadline.
+    deadline. ``cured`` says what is changed in the open model so that it can train record by
+    record.
     """
 
     plan_sha256: str
     model: str
     trainable_parameters: int
     total_parameters: int
+    cured: str
     sites: tuple[SiteForecast, ...]
     epsilon: float | None
     epsilon_by_round: tuple[tuple[int, float], ...]
@@ -76,7 +79,7 @@ def check(path: Path) -> Plan:
     """Return the plan of a file that this version can run.
 
     Raises ``MissingInput``; ``InvalidPlan`` with the problems of the file and of its names
-    together; ``NotBuiltYet`` when the plan is right but asks for something of a later version.
+    together; ``NotAvailable`` when the plan is right but names a plug-in that is not installed.
     """
     plan, problems = examine_plan(path)
     if problems := in_file_order(problems + apply_rules(RULES, plan)):
@@ -90,11 +93,15 @@ def check(path: Path) -> Plan:
 
 
 def resolve(plan: Plan) -> Forecast:
-    """Return what a plan will spend and send; raises ``InvalidPlan`` or ``NotBuiltYet``."""
+    """Return what a plan will spend and send; raises ``InvalidPlan`` or ``NotAvailable``.
+
+    The sizes of a model that is not bundled are those of the net itself, built without its
+    weights by torch and the package that it comes from.
+    """
     if problems := apply_rules(RULES, plan):
         raise InvalidPlan("Plan(...)", problems)
     require_built(plan)
-    size = registry.trainable_size(plan.model)
+    size, total, cured = _sizes(plan)
     noise = _noise(plan)
     steps = [
         (mechanism(plan, site, noise_multiplier=noise, trainable_digest=""), site)
@@ -108,7 +115,8 @@ def resolve(plan: Plan) -> Forecast:
         plan_sha256=plan.digest,
         model=plan.model.name,
         trainable_parameters=size,
-        total_parameters=registry.total_parameters(plan.model),
+        total_parameters=total,
+        cured=cured,
         sites=tuple(
             SiteForecast(
                 name=site.name,
@@ -130,9 +138,27 @@ def resolve(plan: Plan) -> Forecast:
             [(spec, site.fold_weight / weights) for spec, site in steps], size
         ),
         noise_share_alone=max(_noise_share([(spec, 1.0)], size) for spec, _ in steps),
-        record_passes=sum(spec.normaliser * spec.steps for spec, _ in steps) * plan.rounds.count,
+        record_passes=sum(spec.normaliser * spec.steps for spec, _ in steps)
+        * plan.rounds.count
+        * (plan.training.augmentations if plan.training else 1),
         longest_minutes=plan.rounds.count * plan.rounds.deadline_s / 60,
     )
+
+
+def _sizes(plan: Plan) -> tuple[int, int, str]:
+    """Return (coordinates that train, all parameters, what is cured); raises ``InvalidPlan``."""
+    try:
+        if (known := registry.known_sizes(plan.model)) is not None:
+            return (*known, "")
+        found = registry.sizes(plan.model)
+    except InvalidPlan:
+        raise
+    except InvalidInput as error:
+        problem = Problem(
+            where="[model]", what=error.source, why=f"{error.why}", cure=f"{error.cure}"
+        )
+        raise InvalidPlan("Plan(...)", error.problems or [problem]) from None
+    return found.trainable, found.total, found.cured
 
 
 def _noise(plan: Plan) -> float:

@@ -77,7 +77,7 @@ def _rebuild(
             logger.warning("round %d: the kept update of %s is damaged", release.round, site)
             return None
         state = task.strategy.fold(state, task.admission.decode(kept), task.members[site].weight)
-    return task.strategy.finish(state, base)
+    return task.finish(state, base)
 
 
 def _is_whole(task: Task, release: Release, site: str, kept: Sealed) -> bool:

@@ -9,9 +9,23 @@ from typing import Any
 from .plots import Comparison, Curves, Level, Series, Value, ceiling, comparison, curves
 
 Result = Mapping[str, Any]
-_HEADLINES = ("accuracy", "auc", "dice", "c_index", "average_precision", "rmse")
-_COMPARED = ("accuracy", "auc", "dice", "c_index")  # all in 0..1, larger is better
-_NAMES = {"accuracy": "Accuracy", "auc": "AUC", "dice": "Dice", "c_index": "C-index"}
+_HEADLINES = (
+    "macro_accuracy", "accuracy", "auc", "dice", "c_index", "average_precision", "rmse",
+)  # fmt: skip
+_COMPARED = (
+    "macro_accuracy",
+    "accuracy",
+    "auc",
+    "dice",
+    "c_index",
+)  # all in 0..1, larger is better
+_NAMES = {
+    "macro_accuracy": "Accuracy, mean over sites",
+    "accuracy": "Accuracy",
+    "auc": "AUC",
+    "dice": "Dice",
+    "c_index": "C-index",
+}
 _MOST_SEEDS = 12
 
 
@@ -28,7 +42,7 @@ def comparisons(result: Result, runs: Sequence[Result]) -> list[Comparison]:
         if name in found:
             rows = _rows(result, runs, name)
             if len(rows) > 1:
-                plots.append(comparison(_NAMES[name], rows, percent=name == "accuracy"))
+                plots.append(comparison(_NAMES[name], rows, percent=name.endswith("accuracy")))
     return plots
 
 
@@ -38,7 +52,7 @@ def _rows(result: Result, runs: Sequence[Result], name: str) -> list[Value]:
     rows: list[Value] = []
 
     def add(key: str, label: str, note: str, kind: str, *, inside: str = "metrics") -> None:
-        entry = result[key]
+        entry = result.get(key)
         if entry and name in entry[inside]:
             seeds = [
                 (f"seed {run['seeds'][0]}", run[key][inside][name])
@@ -81,7 +95,7 @@ def round_curves(result: Result, runs: Sequence[Result]) -> list[Curves]:
                 else [Level(label="open model", value=opened, above=opened < low + 0.1)],
                 low=low,
                 high=1.0,
-                percent=name == "accuracy",
+                percent=name.endswith("accuracy"),
             )
         )
     if lines := _lines(result, runs, lambda entry: entry.get("epsilon")):

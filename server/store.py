@@ -122,6 +122,15 @@ class Store:
         """Return the id under which sites know this run; it survives every restart."""
         return self._job
 
+    def recall(self, name: str) -> Any:
+        """Return what was remembered under a name, None when there is nothing."""
+        found = self._get(f"once.{name}")
+        return None if found is None else json.loads(found)
+
+    def remember(self, name: str, values: dict[str, Any]) -> None:
+        """Make plain values durable; once per name and run, before anything is built on them."""
+        self._put(**{f"once.{name}": canonical_bytes(values).decode()})
+
     def history(self) -> list[Release]:
         """Return all durable rounds, oldest first."""
         rows = self._db.execute("SELECT body FROM rounds ORDER BY round").fetchall()

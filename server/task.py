@@ -7,11 +7,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from ..core.layout import Layout, Vector
 from ..core.plan import Plan
-from ..strategies.base import Strategy
+from ..strategies.base import State, Strategy
 from .admission import Admission, Member
 from .clock import Clock, SystemClock
 from .store import Release, Store
@@ -30,7 +31,7 @@ class OnEvent(Protocol):
     gone         ``site``: its node is not connected any more
     invited      ``round``, ``attempt``, ``sites``, ``until`` (seconds since the epoch)
     lost         ``round``, ``site``, ``reason``: the post lost its answer; asked again
-    answered     ``round``, ``site``, ``code``
+    answered     ``round``, ``site``, ``code``; round 0: a question beside the rounds
     late         ``round``, ``site``: the round closed without it
     round        ``round``, ``model_sha256``, ``sites``, ``refused``, ``late``, ``seconds``
     restored     ``round``, ``how``: a lost checkpoint is there again
@@ -47,12 +48,21 @@ def _nonce() -> str:
     return secrets.token_hex(16)
 
 
+def finish(strategy: Strategy, state: State, base: Vector, *, size: int) -> tuple[Vector, State]:
+    """Return the next global vector (d + e,) and state; the constants after ``size`` = d stay."""
+    start, constants = np.split(base, [size])
+    vector, state = strategy.finish(state, start)
+    return np.concatenate([vector, constants]) if len(constants) else vector, state
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
     """Everything a run needs besides the post.
 
-    ``opened`` (d,) is the open model's trainable vector; ``evaluate`` measures a global vector
-    on a public set; ``epsilon`` gives each site's spend after a number of rounds; ``poll_s``
+    ``opened`` (d + e,) is the open model's trainable vector and, after it, the constants that the
+    sites fit together (``fitted``, e = 0 for most plans); ``layout`` is that of the d coordinates
+    alone, which are what updates have and what a strategy sees. ``evaluate`` measures a global
+    vector on a public set; ``epsilon`` gives each site's spend after a number of rounds; ``poll_s``
     is the pause between two looks at a post that does not wait by itself; ``nonce`` makes a
     fresh, unguessable text for each question.
     """
@@ -65,6 +75,7 @@ class Task:
     admission: Admission
     store: Store
     key: Ed25519PrivateKey
+    fitted: Layout = field(default_factory=lambda: Layout.of({}))
     evaluate: Evaluate | None = None
     epsilon: Callable[[int], dict[str, float]] | None = None
     on_round: OnRound | None = None
@@ -73,6 +84,10 @@ class Task:
     poll_s: float = 0.1
     clock: Clock = field(default_factory=SystemClock)
     nonce: Callable[[], str] = _nonce
+
+    def finish(self, state: State, base: Vector) -> tuple[Vector, State]:
+        """Return the next global vector (d + e,) and state; constants stay what they are."""
+        return finish(self.strategy, state, base, size=self.layout.size)
 
     def tell(self, kind: str, **fields: Any) -> None:
         """Pass an event on to whoever listens."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ..core.forms import METRICS
 from ..core.plan import Plan
+from ..models.task_base import FIGURES
 from ..privacy.derive import COUNTS
 
 Figures = Mapping[str, tuple[float, float]]
@@ -19,8 +19,8 @@ def figures_of(plan: Plan) -> dict[str, tuple[float, float]]:
     """Return what a site may tell: metrics of a public test part, else noised counts."""
     if plan.evaluation.origin != "public":
         return dict.fromkeys(COUNTS, (-_MOST, _MOST))
-    shares = dict.fromkeys((*METRICS, "majority"), (-_SLACK, 1 + _SLACK))
-    return shares | {"rmse": (0.0, _MOST)}
+    shares = dict.fromkeys(FIGURES, (-_SLACK, 1 + _SLACK))
+    return shares | {"rmse": (0.0, _MOST), "mae": (0.0, _MOST), "r2": (-_MOST, 1 + _SLACK)}
 
 
 def may_be_told(metrics: Mapping[str, float], figures: Figures) -> bool:

@@ -18,8 +18,8 @@ from ..core.mechanism import MechanismSpec
 from ..core.plan import Plan
 from ..core.signing import load_private
 from ..core.site_file import SiteFile
-from ..models import registry
 from ..models.adapters import read_vector
+from ..models.fitted import build_for, layouts
 from ..privacy.conformance import (
     HONEST_SOFTWARE,
     SIGNIFICANCE,
@@ -42,10 +42,11 @@ from .audit_build import (
     BUILD,
     canary_findings,
     committed_findings,
-    declared_layout,
     release_findings,
     stream_finding,
 )
+from .audit_moving import moving_findings
+from .audit_surveys import survey_findings
 from .consortium import KEYS
 from .records import simulation_seed
 from .seeds import holds_seeds
@@ -80,12 +81,14 @@ def audit_run(folder: Path, *, canaries: int = 0) -> dict[str, Any]:
         sent={name: set(own) for name, own in commits.items()},
     )
     found += committed_findings(folder, sites, commits)
+    found += survey_findings(plan, folder, entries, custom=custom)
     if custom:
         found.append(unexercised(SENSITIVITY, BUILD, _CUSTOM))
     else:
         spec = next(attempt.spec for attempts in sites.values() for attempt in attempts)
         found += canary_findings(plan, spec, _vector(folder, plan), seed=simulation_seed(plan))
         found += release_findings(plan, folder)
+        found += moving_findings(plan, sites, layouts(build_for(plan), plan)[0])
     found.append(stream_finding(plan, SeededNoise(simulation_seed(plan))))
     values = _values(judge(found), source=str(folder), simulated=True)
     values["leakage"] = None
@@ -290,5 +293,5 @@ def _vector(folder: Path, plan: Plan) -> Vector:
     """Return the released vector, or the open model's while there is none."""
     if (folder / VECTOR_FILE).is_file():
         return read_vector_file(folder)[0]
-    model = registry.build(plan.model)
-    return read_vector(model, declared_layout(model, plan).names)
+    model = build_for(plan)
+    return read_vector(model, layouts(model, plan)[2].names)

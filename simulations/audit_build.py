@@ -22,7 +22,8 @@ from ..core.messages import Update
 from ..core.plan import Plan
 from ..data.site_data import SiteData
 from ..models import registry
-from ..models.adapters import select_trainable, write_vector
+from ..models.adapters import write_vector
+from ..models.fitted import build_for, layouts
 from ..models.tasks import task
 from ..privacy.conformance import Finding, checked, unexercised
 from ..privacy.conformance_insertion import (
@@ -71,7 +72,9 @@ class TrainerStep:
     """One step of the site's own trainer with every record in and no noise."""
 
     def __init__(self, plan: Plan, spec: MechanismSpec, base: Vector) -> None:
-        self._trainer = Trainer(without_dropout(registry.build(plan.model)), plan)
+        # one copy of each canary, and every coordinate: what is inserted is what is clipped
+        plain = replace(plan, training=None)
+        self._trainer = Trainer(without_dropout(build_for(plan)), plain)
         self._spec, self._base = spec, base
         self._learning_rate = plan.rounds.local_learning_rate
 
@@ -99,14 +102,14 @@ class TrainerStep:
 
 
 def canary_findings(plan: Plan, spec: MechanismSpec, base: Vector, *, seed: int) -> list[Finding]:
-    """Return what canary inputs show of clipping and divisor, at the model ``base`` (d,)."""
+    """Return what canary inputs show of clipping and divisor, at the model ``base`` (d + e,)."""
     draw = inputs_of(plan)
     if draw is None:
         return [unexercised(SENSITIVITY, BUILD, "this model's inputs cannot be drawn at random")]
-    model = registry.build(plan.model)
-    layout = declared_layout(model, plan)
-    write_vector(model, layout.names, base)
-    oracle = Oracle(model, layout.names, task(plan.model.task).loss)
+    model = build_for(plan)
+    layout, _, whole = layouts(model, plan)
+    write_vector(model, whole.names, base)
+    oracle = Oracle(model, layout.names, task(plan.model).loss)
     rng = np.random.default_rng([0xCA9A, seed])
     canaries = find_canaries(oracle, draw, rng, classes=len(plan.model.classes), unit=spec.unit)
     step = TrainerStep(plan, spec, base)
@@ -132,18 +135,22 @@ def stream_finding(plan: Plan, source: NoiseSource) -> Finding:
 
 
 def inputs_of(plan: Plan) -> Draw | None:
-    """Return how random raw inputs of the plan's model are drawn; None for other than numbers."""
-    card = registry.card(plan.model.name)
-    if card.input_dtype not in ("float32", "float64", "uint8"):
+    """Return how random raw inputs of the plan's model are drawn; None for texts."""
+    model = plan.model
+    if registry.input_kind(model) == "text":
         return None
-    shape = card.input_shape or (len(plan.model.bounds),)
-    low, high = (np.array([pair[side] for pair in plan.model.bounds.values()]) for side in (0, 1))
+    shape = registry.input_shape(model)
+    low, high = (np.array([pair[side] for pair in model.bounds.values()]) for side in (0, 1))
+    sizes = [len(known) for known in model.categories.values()]
 
     def draw(rng: np.random.Generator, count: int) -> Inputs:
         scale = 10 ** rng.uniform(-1, 2, (count,) + (1,) * len(shape))
         x = rng.standard_normal((count, *shape)) * scale
-        if plan.model.bounds:
-            x = low + (high - low) * (0.5 + x)
+        if model.bounds:
+            numbers = slice(0, len(model.bounds))
+            x[:, numbers] = low + (high - low) * (0.5 + x[:, numbers])
+        for place, size in enumerate(sizes, len(model.bounds)):
+            x[:, place] = rng.integers(0, size, count)
         return x.astype(np.float32)
 
     return draw
@@ -151,19 +158,18 @@ def inputs_of(plan: Plan) -> Draw | None:
 
 def declared_layout(model: nn.Module, plan: Plan) -> Layout:
     """Return the layout of what the plan declares trainable, and of nothing else."""
-    chosen = select_trainable(model, plan.model.trainable)
-    return Layout.of({name: tuple(value.shape) for name, value in chosen.items()})
+    return layouts(model, plan)[0]
 
 
 def release_findings(plan: Plan, folder: Path) -> list[Finding]:
     """Return whether what left the sites, and the model, are exactly the declared tensors."""
-    model = registry.build(plan.model)
-    layout = declared_layout(model, plan)
+    model = build_for(plan)
+    layout, _, whole = layouts(model, plan)
     found = [_updates(site.name, folder, plan, layout) for site in plan.sites]
     if (folder / VECTOR_FILE).is_file():
-        found.append(_model(folder / VECTOR_FILE, layout))
+        found.append(_model(folder / VECTOR_FILE, whole))
     if (folder / WHOLE_FILE).is_file():
-        found.append(_frozen(folder / WHOLE_FILE, model, layout.names))
+        found.append(_frozen(folder / WHOLE_FILE, model, whole.names))
     return found
 
 

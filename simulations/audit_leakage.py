@@ -19,9 +19,9 @@ from ..core.layout import Vector
 from ..core.plan import Plan
 from ..data.site_data import SiteData
 from ..edge.device import infer, open_session
-from ..models import registry
 from ..models.adapters import write_vector
 from ..models.evaluate import logits
+from ..models.fitted import build_for, layouts
 from ..models.tasks import task
 from ..privacy.accountant import Spend, epsilon_of
 from ..privacy.conformance_insertion import Draw, Inputs, Labels
@@ -109,7 +109,7 @@ def _spread(plan: Plan, draw: Draw, rng: np.random.Generator, count: int) -> tup
     """
     pool = _POOL * count
     x, y = draw(rng, pool), rng.integers(0, len(plan.model.classes), pool).astype(np.int64)
-    model = registry.build(plan.model)
+    model = build_for(plan)
     g = _clipped_gradients(plan, model, declared_layout(model, plan).names, x, y)
     left = (g * g).sum(axis=1)  # squared norm of what is new in each
     factors = np.zeros((count, pool))
@@ -139,8 +139,8 @@ class _Losses:
 
 
 def _torch_losses(plan: Plan, vector: Vector) -> _Losses:
-    model = registry.build(plan.model)
-    write_vector(model, declared_layout(model, plan).names, vector)
+    model = build_for(plan)
+    write_vector(model, layouts(model, plan)[2].names, vector)
     return _Losses(lambda x: logits(model, x))
 
 
@@ -197,9 +197,11 @@ def _update_scores(
     Per round the best linear estimate of inclusion: <K^-1 (u - q sum of members' gradients), g>
     with u the noisy sum and K its covariance, all gradients clipped and taken at the base.
     """
-    model = registry.build(plan.model)
-    names = declared_layout(model, plan).names
-    spec = next(iter(run.spends.values()))[0][0]
+    model = build_for(plan)
+    layout, _, whole = layouts(model, plan)
+    names = layout.names
+    charged = (spec for spend in run.spends.values() for spec, _ in spend)
+    spec = next(spec for spec in charged if spec.trainable_digest == layout.digest)
     rate, steps = spec.sampling_rate, spec.steps
     (x, y), members = canaries, len(site.train_y) - inside
     everyone_x = np.concatenate([x, site.train_x[:members]])
@@ -211,7 +213,7 @@ def _update_scores(
     for seen in run.rounds:
         if not seen.updates:
             continue  # the site sat the round out
-        write_vector(model, names, seen.base)
+        write_vector(model, whole.names, seen.base)
         g = _clipped_gradients(plan, model, names, everyone_x, everyone_y)
         heard = -scale * sum(u.astype(np.float64) for u in seen.updates.values()) - chance @ g
         inner = np.diag(spec.noise_std**2 * steps / variance) + g @ g.T

@@ -18,14 +18,13 @@ from ..client.train import Trainer, units_of
 from ..core.layout import Vector
 from ..core.mechanism import MechanismSpec
 from ..core.plan import Plan
-from ..data.public import PublicSet
 from ..data.site_data import SiteData
-from ..models.evaluate import evaluate
-from ..models.tasks import task
 from ..privacy.noise import SeededNoise
 from ..server.drive import released_vector
 from ..strategies.catalog import strategy_for
 from .consortium import ModelFactory
+from .figures import Figures, figures, majority, measure
+from .fitting import with_calibration, with_statistics
 from .records import Records, simulation_seed
 
 NOTE = "not a release: comparison on scratch accounting, simulation only"
@@ -33,31 +32,44 @@ NOTE = "not a release: comparison on scratch accounting, simulation only"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Baselines:
-    """Metrics on the global test part of each local model and of the pooled one."""
+    """Figures of each local model and of the pooled one, and of answering without any model.
+
+    ``local`` are on the global test part; ``own`` those of each local model on its own site's
+    test records, which the site could reach by itself.
+    """
 
     local: Mapping[str, Mapping[str, float]]
-    pooled: Mapping[str, float]
+    own: Mapping[str, Mapping[str, float]]
+    pooled: Figures
+    majority: Mapping[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the ``local`` and ``pooled`` entries of result.json."""
-        names = sorted({name for metrics in self.local.values() for name in metrics})
-        means = {
-            name: fmean(found[name] for found in self.local.values() if name in found)
-            for name in names
-        }
+        """Return the ``local``, ``pooled`` and ``majority`` entries of result.json."""
+        means = _means(self.local)
         return {
             "local": {
                 "note": NOTE,
                 "accuracy_mean": means.get("accuracy"),
                 "metrics_mean": means,
                 "by_site": {site: dict(found) for site, found in self.local.items()},
+                "own_metrics_mean": _means(self.own),
+                "own_by_site": {site: dict(found) for site, found in self.own.items()},
             },
             "pooled": {
                 "note": NOTE,
-                "accuracy": self.pooled.get("accuracy"),
-                "metrics": dict(self.pooled),
+                "accuracy": self.pooled.metrics.get("accuracy"),
+                "metrics": dict(self.pooled.metrics),
+                "by_site": self.pooled.by_site,
             },
+            "majority": None if self.majority is None else {"note": NOTE, **self.majority},
         }
+
+
+def _means(by_site: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    names = sorted({name for metrics in by_site.values() for name in metrics})
+    return {
+        name: fmean(found[name] for found in by_site.values() if name in found) for name in names
+    }
 
 
 def run_baselines(
@@ -75,17 +87,19 @@ def run_baselines(
     (a federation's normaliser would be wrong for it), which only a comparison may do.
     """
 
-    def alone(name: str) -> dict[str, float]:
+    def alone(name: str) -> tuple[dict[str, float], dict[str, float]]:
         data = records.by_site[name]
         spec = replace(
             specs[name],
             normaliser=max(1.0, specs[name].sampling_rate * len(units_of(specs[name], data))),
         )
-        return _train_and_measure(
-            plan, data, spec, label=f"local:{name}", test=records.test, factory=factory
+        trainer, vector = _train(
+            plan, data, spec, label=f"local:{name}", factory=factory, fitted_on={name: data}
         )
+        own = trainer.evaluate(vector, data) if records.test_sites is not None else {}
+        return measure(plan, trainer, vector, records), own
 
-    def pooled() -> dict[str, float]:
+    def pooled() -> Figures:
         data = _pool(list(records.by_site.values()))
         any_spec = next(iter(specs.values()))
         spec = replace(
@@ -93,44 +107,50 @@ def run_baselines(
             noise_multiplier=0.0,
             normaliser=any_spec.sampling_rate * len(units_of(any_spec, data)),
         )
-        return _train_and_measure(
-            plan, data, spec, label="pooled", test=records.test, factory=factory
+        trainer, vector = _train(
+            plan, data, spec, label="pooled", factory=factory, fitted_on=records.by_site
         )
+        return figures(plan, trainer.load(vector), records)
 
     pool = ThreadPoolExecutor(workers, initializer=prepare)
     try:
         all_records = pool.submit(pooled)
         each = {name: pool.submit(alone, name) for name in specs}
+        found = {name: job.result() for name, job in each.items()}
         return Baselines(
-            local={name: job.result() for name, job in each.items()}, pooled=all_records.result()
+            local={name: on_all for name, (on_all, _) in found.items()},
+            own={name: own for name, (_, own) in found.items()},
+            pooled=all_records.result(),
+            majority=majority(plan, records),
         )
     finally:
         pool.shutdown(cancel_futures=True)  # Ctrl-C does not wait for what has not begun
 
 
-def _train_and_measure(
+def _train(
     plan: Plan,
     data: SiteData,
     spec: MechanismSpec,
     *,
     label: str,
-    test: PublicSet,
     factory: ModelFactory,
-) -> dict[str, float]:
+    fitted_on: Mapping[str, SiteData],
+) -> tuple[Trainer, Vector]:
+    """Return a model trained on one set of records alone: its trainer, and the released vector.
+
+    Common statistics and calibration are those of ``fitted_on``, noised where the training is.
+    """
     trainer, strategy = Trainer(factory(), plan), strategy_for(plan)
     noise = SeededNoise(simulation_seed(plan))
-    state, vector = strategy.init(trainer.layout), trainer.open_vector
+    fitting = noise if spec.noise_multiplier > 0 else None
+    vector = with_statistics(plan, trainer, fitted_on, noise=fitting, label=label)
+    state, still = strategy.init(trainer.whole), np.zeros(trainer.fitted.size, dtype=np.float32)
     for number in range(1, plan.rounds.count + 1):
         update = trainer.train(vector, data, spec, noise, site=label, round=number)
-        vector, state = strategy.finish(strategy.fold(state, update, 1.0), vector)
-    return measure(plan, trainer, released_vector(vector, state), test)
-
-
-def measure(plan: Plan, trainer: Trainer, vector: Vector, test: PublicSet) -> dict[str, float]:
-    """Return the metrics of ``vector`` (d,) on a labelled public set."""
-    if test.y is None or len(test) == 0:
-        return {}
-    return evaluate(trainer.load(vector), task(plan.model), test.x, test.y)
+        state = strategy.fold(state, np.concatenate([update, still]), 1.0)
+        vector, state = strategy.finish(state, vector)
+    released = released_vector(vector, state)
+    return trainer, with_calibration(plan, trainer, released, fitted_on, noise=fitting, label=label)
 
 
 def _pool(parts: list[SiteData]) -> SiteData:

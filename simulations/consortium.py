@@ -40,13 +40,19 @@ ModelFactory = Callable[[], nn.Module]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Consortium:
-    """A whole consortium in one process: what the coordinator knows, and the sites."""
+    """A whole consortium in one process: what the coordinator knows, and the sites.
+
+    ``layout`` is that of what trains (d), ``fitted`` that of the constants that the sites fit
+    together (e), ``whole`` that of both, which ``opened`` (d + e,) has.
+    """
 
     sites: tuple[Site, ...]
     ledgers: Mapping[str, Ledger]
     specs: Mapping[str, MechanismSpec]
     members: Mapping[str, Member]
     layout: Layout
+    fitted: Layout
+    whole: Layout
     opened: Vector
     key: Ed25519PrivateKey
 
@@ -79,7 +85,8 @@ def assemble(
         )
     coordinator = load_or_create(folder / KEYS / "coordinator.pem")
     trainers = {ref.name: Trainer(model, plan) for ref, model in _same_models(plan, factory)}
-    layout = trainers[plan.sites[0].name].layout
+    first = trainers[plan.sites[0].name]
+    layout = first.layout
     sigma = noise_multiplier(plan)
     specs = {
         ref.name: mechanism(plan, ref, noise_multiplier=sigma, trainable_digest=layout.digest)
@@ -106,7 +113,9 @@ def assemble(
         specs=specs,
         members={site.name: _member(plan.site(site.name), site) for site in sites},
         layout=layout,
-        opened=trainers[plan.sites[0].name].open_vector,
+        fitted=first.fitted,
+        whole=first.whole,
+        opened=first.open_vector,
         key=coordinator,
     )
 

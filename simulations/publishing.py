@@ -10,7 +10,7 @@ import torch
 from ..client.train import Trainer
 from ..core.errors import InvalidInput, MissingInput, NotAvailable, OutputExists
 from ..core.plan import Plan
-from ..models import registry
+from ..models.fitted import build_for
 from ..server.models_out import read_vector_file
 from ..server.publish import Progress, publish_run
 from ..server.result import read_result
@@ -53,7 +53,7 @@ def publish_simulated(
         )
     torch.set_num_threads(1)
     vector, _ = read_vector_file(folder)
-    teacher = Trainer(registry.build(plan.model), plan).load(vector)
+    teacher = Trainer(build_for(plan), plan).load(vector)
     return publish_run(
         plan,
         folder,

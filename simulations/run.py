@@ -31,11 +31,12 @@ from ..server.drive import Task
 from ..server.models_out import read_vector_file, write_vector_file
 from ..server.result import read_result, require_gate, write_result
 from ..server.store import Store
+from ..server.survey_result import fitted_of
 from ..strategies.base import Strategy
 from ..strategies.catalog import strategy_for
 from ._flwr import context_of
-from .baselines import measure
 from .consortium import Consortium, ModelFactory, assemble
+from .figures import measure
 from .grid import LocalGrid
 from .listener import Listener, RoundCallback
 from .records import Records, split_records
@@ -54,6 +55,7 @@ class RunResult:
     folder: Path
     values: dict[str, Any]
     factory: ModelFactory
+    plan: Plan
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -69,9 +71,10 @@ class RunResult:
     def model(self) -> nn.Module:
         """Return the released model."""
         from ..models.adapters import write_vector
+        from ..models.fitted import attach
 
         vector, layout = read_vector_file(self.folder)
-        model = self.factory()
+        model = attach(self.factory(), self.plan)
         write_vector(model, layout.names, vector)
         return model.eval()
 
@@ -131,7 +134,7 @@ def simulate(
                 values = run.execute(sites, strategy)
                 values["seconds"], values["peak_rss_bytes"] = meter.seconds, meter.peak_rss_bytes
             write_result(folder, values)
-        result = RunResult(folder=folder, values=read_result(folder), factory=factory)
+        result = RunResult(folder=folder, values=read_result(folder), factory=factory, plan=plan)
         heard.stage("report")
         result.report(folder / "report.html")
     return result
@@ -198,9 +201,10 @@ class _Run:
             vector, reports = self._train(consortium, records, store, strategy)
             rounds = Rounds(
                 vector=vector,
-                model_sha256=write_vector_file(self._folder, vector, consortium.layout),
+                model_sha256=write_vector_file(self._folder, vector, consortium.whole),
                 reports=reports,
                 history=store.history(),
+                fitted=fitted_of(store),
                 privacy=stated(plan, consortium, store.job, custom=self._custom),
             )
             values = self._stages.values(records, rounds)
@@ -238,6 +242,7 @@ class _Run:
         work = Task(
             plan=plan,
             layout=consortium.layout,
+            fitted=consortium.fitted,
             opened=consortium.opened,
             members=consortium.members,
             strategy=strategy or strategy_for(plan),
@@ -249,7 +254,7 @@ class _Run:
             ),
             store=store,
             key=consortium.key,
-            evaluate=lambda vector: measure(plan, probe, vector, records.test),
+            evaluate=lambda vector: measure(plan, probe, vector, records),
             epsilon=spent,
             on_round=self._heard.round_done,
             on_answer=self._heard.answered,

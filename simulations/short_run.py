@@ -6,17 +6,30 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..core.codec import codec
 from ..core.digest import sha256_hex
 from ..core.files import write_atomic
 from ..core.layout import Vector
-from ..core.messages import BadMessage, Decline, Invitation, Sealed, Update
+from ..core.messages import ONCE, BadMessage, Decline, Invitation, Sealed, Update
 from ..core.plan import Plan
 from ..core.plan_file import write_plan
 from ..data.site_data import SiteData
 from ..models import registry
 from ..privacy.accountant import Spend
+from ..privacy.noise import Floats
+from ..server.drive import released_vector
+from ..server.survey import (
+    Asked,
+    admit,
+    calibration_asked,
+    fit_calibration,
+    fit_statistics,
+    set_values,
+    statistics_asked,
+)
+from ..server.task import finish
 from ..strategies.catalog import strategy_for
 from .consortium import Consortium, ModelFactory, assemble
 from .workspace import run_identity, save_stage
@@ -68,9 +81,13 @@ def _rounds(
     plan: Plan, consortium: Consortium, folder: Path
 ) -> tuple[tuple[RoundSeen, ...], Vector]:
     strategy, base = strategy_for(plan), consortium.opened
-    state = strategy.init(consortium.layout)
+    state, size = strategy.init(consortium.layout), consortium.layout.size
     seen: list[RoundSeen] = []
     heads = {site.name: site.ledger.head for site in consortium.sites}  # as each hello tells
+    if plan.statistics is not None:
+        asked = statistics_asked(plan)
+        found = fit_statistics(plan, asked, _survey(plan, asked, consortium, heads))
+        base = _fitted(consortium, base, found)
     for number in range(1, plan.rounds.count + 1):
         kept = folder / "updates" / f"round-{number:06d}"
         updates = _ask(plan, consortium, base, number=number, kept=kept, heads=heads)
@@ -79,8 +96,43 @@ def _rounds(
             continue
         for name, update in updates.items():
             state = strategy.fold(state, update, plan.site(name).fold_weight)
-        base, state = strategy.finish(state, base)
-    return tuple(seen), state.get("released", base)
+        base, state = finish(strategy, state, base, size=size)
+    vector = released_vector(base, state)
+    if plan.calibration is not None:
+        asked = calibration_asked(plan, vector)
+        found = fit_calibration(plan, asked, _survey(plan, asked, consortium, heads))
+        vector = _fitted(consortium, vector, found)
+    return tuple(seen), vector
+
+
+def _fitted(consortium: Consortium, vector: Vector, found: Mapping[str, Any]) -> Vector:
+    return set_values(consortium.layout, consortium.fitted, vector, found["values"])
+
+
+def _survey(
+    plan: Plan, asked: Asked, consortium: Consortium, heads: dict[str, str]
+) -> dict[str, Floats]:
+    """Return the sums of the sites that answer a question beside the rounds."""
+    found: dict[str, Floats] = {}
+    for site in consortium.sites:
+        question = Invitation(
+            job=JOB,
+            site=site.name,
+            plan=plan.digest,
+            round=ONCE,
+            attempt=asked.question,
+            base_sha256=asked.base_sha256,
+            layout=consortium.layout.digest,
+            deadline=time.time() + 3600,
+            nonce="once",
+            site_ledger_head=heads[site.name],
+        ).seal(consortium.key, asked.payload)
+        reply = site.evaluate(question)
+        member = consortium.members[site.name]
+        _, survey, sums = admit(JOB, member, asked, site.name, reply)
+        if survey is not None:
+            heads[site.name], found[site.name] = survey.ledger_head, sums
+    return found
 
 
 def _ask(

@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ..client.train import Trainer
+from ..core.errors import NotBuiltYet
 from ..core.layout import Vector
 from ..core.mechanism import MechanismSpec
 from ..core.plan import Plan
 from ..data.public import PublicSet
+from ..edge.stage import skipped
 from ..models import registry
-from ..models.evaluate import evaluate
-from ..models.tasks import task
 from ..server.models_out import write_whole_model
 from ..server.publish import publish_run
 from ..server.result import SCHEMA, evaluation_of, history_of, sites_of, versions
 from ..server.store import Release
-from .baselines import measure, run_baselines
+from ..server.survey_result import fitted_entries
+from .baselines import run_baselines
 from .consortium import ModelFactory
+from .figures import figures
 from .listener import Listener
 from .records import Records, simulation_seed
 from .workspace import load_stage, save_stage
@@ -31,13 +33,17 @@ from .workspace import load_stage, save_stage
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rounds:
-    """What the rounds gave: ``vector`` (d,) is the released model's trainable part."""
+    """What the rounds gave: ``vector`` (d + e,) is what of the released model travels.
+
+    ``fitted`` is what the sites fitted beside the rounds (``server.survey_result``).
+    """
 
     vector: Vector
     model_sha256: str
     reports: Mapping[str, Mapping[str, float]]
     history: Sequence[Release]
     privacy: dict[str, Any] | None
+    fitted: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +60,8 @@ class Stages:
         """Return the values of result.json that the rounds alone determine."""
         plan, privacy = self.plan, rounds.privacy
         trainer = Trainer(self.factory(), plan)
-        metrics = measure(plan, trainer, rounds.vector, records.test)
+        found = figures(plan, trainer.load(rounds.vector), records)
+        metrics = found.metrics
         size = write_whole_model(self.folder, trainer.load(rounds.vector))
         return {
             "schema": SCHEMA,
@@ -74,8 +81,13 @@ class Stages:
             "epsilon_if_shared": privacy["epsilon_if_shared"] if privacy else None,
             "privacy": privacy,
             "global_bytes": size,
-            "global": {"accuracy": metrics.get("accuracy"), "metrics": metrics},
-            "open_model": self._open_model(records.test),
+            "global": {
+                "accuracy": metrics.get("accuracy"),
+                "metrics": metrics,
+                "by_site": found.by_site,
+            },
+            "open_model": self._open_model(records),
+            **fitted_entries(plan, rounds.fitted),
             "evaluation": evaluation_of(plan, rounds.reports),
             "history": history_of(rounds.history),
             "model_sha256": rounds.model_sha256,
@@ -85,7 +97,7 @@ class Stages:
         """Return the ``local`` and ``pooled`` entries, null where nobody asked for them."""
         wanted = self.plan.simulation is not None and self.plan.simulation.baselines
         if not wanted or len(records.test) == 0:
-            return {"local": None, "pooled": None}
+            return {"local": None, "pooled": None, "majority": None}
         if (known := load_stage(self.folder, "baselines")) is not None:
             return known
         self.heard.stage("baselines")
@@ -104,30 +116,36 @@ class Stages:
         self, values: dict[str, Any], test: PublicSet, vector: Vector
     ) -> dict[str, Any] | None:
         """Return the ``edge`` entry: the model distilled, quantized, gated and signed."""
-        if len(test) == 0:
-            return None  # nothing public to hold the small model against
+        if len(test) == 0 or skipped(self.plan):
+            return None  # nothing public to hold the small model against, or none to be made
         if (known := load_stage(self.folder, "edge")) is not None:
             return known
         self.heard.stage("edge")
         teacher = Trainer(self.factory(), self.plan).load(vector)
-        found = publish_run(
-            self.plan,
-            self.folder,
-            values,
-            teacher,
-            test,
-            simulated=True,
-            seed=simulation_seed(self.plan),
-            progress=self.heard.progress,
-        )
+        try:
+            found = publish_run(
+                self.plan,
+                self.folder,
+                values,
+                teacher,
+                test,
+                simulated=True,
+                seed=simulation_seed(self.plan),
+                progress=self.heard.progress,
+            )
+        except NotBuiltYet as error:
+            self.heard.note(f"no edge model: {error.message()}")
+            return None
         save_stage(self.folder, "edge", found)
         return found
 
-    def _open_model(self, test: PublicSet) -> dict[str, Any] | None:
-        if self.custom or test.y is None or len(test) == 0:
+    def _open_model(self, records: Records) -> dict[str, Any] | None:
+        if self.custom or records.test.y is None or len(records.test) == 0:
             return None
         model = registry.open_model(self.plan.model)
-        metrics = evaluate(model, task(self.plan.model), test.x, test.y)
+        if model is None:  # its own head answers other questions
+            return None
+        metrics = figures(self.plan, model, records).metrics
         return {"accuracy": metrics.get("accuracy"), "metrics": metrics}
 
 

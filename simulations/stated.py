@@ -9,13 +9,8 @@ from ..core.mechanism import MechanismSpec
 from ..core.plan import Plan
 from ..models import registry
 from ..privacy.ledger import Ledger
-from ..privacy.statement import Circumstances, SiteAccount, statement
+from ..privacy.statement import Circumstances, SiteAccount, released, statement
 from .consortium import Consortium
-
-_TOLD = {
-    "public": "metrics on public test parts",
-    "private": "noised counts of the released model on each site's test part, once",
-}
 
 
 def stated(plan: Plan, consortium: Consortium, job: str, *, custom: bool) -> dict[str, Any] | None:
@@ -56,14 +51,11 @@ def stated_by(
     trained_on = (
         "not known: the model was passed in by the caller"
         if custom
-        else registry.card(plan.model.name).trained_on
+        else registry.describe(plan.model).trained_on
     )
     told = Circumstances(
         rounds=plan.rounds.count,
-        released=(
-            "the trainable vector of every round (noised)",
-            _TOLD[plan.evaluation.origin],
-        ),
+        released=released(plan),
         base_model=plan.model.name,
         base_model_trained_on=trained_on,
         evaluation=plan.evaluation.origin,

@@ -58,7 +58,10 @@ def up(
                 values["seconds"], values["peak_rss_bytes"] = meter.seconds, meter.peak_rss_bytes
             write_result(folder, values)
         result = RunResult(
-            folder=out, values=read_result(folder), factory=lambda: registry.build(plan.model)
+            folder=out,
+            values=read_result(folder),
+            factory=lambda: registry.build(plan.model),
+            plan=plan,
         )
         heard.stage("report")
         result.report(folder / "report.html")
@@ -126,6 +129,7 @@ def _rounds(
         model_sha256=found["model_sha256"],
         reports=found["reports"],
         history=history,
+        fitted=found,
         privacy=_privacy(plan, lab, folder, job, specs),
     )
 

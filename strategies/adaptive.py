@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..core.layout import Layout, Vector
-from .base import IterateAverage, State, WeightedSum
+from .base import Average, State, WeightedSum
 
 
 class FedAdam:
@@ -22,7 +22,7 @@ class FedAdam:
         beta1: float,
         beta2: float,
         tau: float,
-        average: IterateAverage,
+        average: Average,
     ) -> None:
         self._learning_rate, self._beta1, self._beta2 = server_learning_rate, beta1, beta2
         self._tau, self._average = tau, average

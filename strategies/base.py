@@ -55,6 +55,19 @@ class WeightedSum:
         return state["sum"] / state["weight"]
 
 
+class Average(Protocol):
+    """What is released in place of the last iterate, over serialisable state."""
+
+    @staticmethod
+    def empty(layout: Layout) -> State:
+        """Return an average of nothing."""
+        ...
+
+    def add(self, state: State, iterate: Vector) -> State:
+        """Return the state after one more round that ended in ``iterate`` (d,)."""
+        ...
+
+
 class IterateAverage:
     """Average of the iterates of the last ``share`` of ``rounds`` (Polyak & Juditsky 1992).
 
@@ -81,3 +94,31 @@ class IterateAverage:
             return state
         average = state["average"] + (iterate - state["average"]) / (done - self._first + 1)
         return state | {"average": average, "released": average.astype(np.float32)}
+
+
+class ExponentialAverage:
+    """Exponential average of the rounds' iterates, corrected for its start at zero.
+
+    a <- decay a + (1 - decay) x, released as a / (1 - decay^t) (Kingma & Ba 2015, section 3;
+    used for DP-SGD by De et al. 2022, section 3.2). Post-processing of released iterates: it
+    costs no privacy.
+    """
+
+    def __init__(self, decay: float) -> None:
+        self._decay = decay
+
+    @staticmethod
+    def empty(layout: Layout) -> State:
+        """Return an average of nothing."""
+        return IterateAverage.empty(layout)
+
+    def add(self, state: State, iterate: Vector) -> State:
+        """Return the state after one more round that ended in ``iterate`` (d,)."""
+        done = int(state["round"][0]) + 1
+        average = self._decay * state["average"] + (1 - self._decay) * iterate.astype(np.float64)
+        released = average / (1 - self._decay**done)
+        return state | {
+            "round": np.array([done], dtype=np.int64),
+            "average": average,
+            "released": released.astype(np.float32),
+        }

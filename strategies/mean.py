@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..core.layout import Layout, Vector
-from .base import IterateAverage, State, WeightedSum
+from .base import Average, State, WeightedSum
 
 
 class Mean:
@@ -15,7 +15,7 @@ class Mean:
     server learning rate of Reddi et al., ICLR 2021.
     """
 
-    def __init__(self, *, server_learning_rate: float, average: IterateAverage) -> None:
+    def __init__(self, *, server_learning_rate: float, average: Average) -> None:
         self._learning_rate, self._average = server_learning_rate, average
 
     def init(self, layout: Layout) -> State:

@@ -140,6 +140,7 @@ class Lab:
         task = Task(
             plan=self.plan,
             layout=self.consortium.layout,
+            fitted=self.consortium.fitted,
             opened=self.consortium.opened,
             members=self.consortium.members,
             strategy=strategy_for(self.plan),

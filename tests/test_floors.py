@@ -120,10 +120,15 @@ def test_pickles_are_never_read() -> None:
     """No loader that can run code, anywhere; and numpy.load on no bytes of a peer."""
     banned = ("pickle", "marshal", "shelve", "dill", "joblib", "cloudpickle")
     texts = ("torch.load(", "numpy.load(", "allow_pickle=True", "weights_only=False")
+    pinned = ROOT / "models" / "states.py"  # weights whose SHA-256 the plan pins, tensors only
     for folder in FOLDERS:
         for path in (ROOT / folder).glob("*.py"):
             assert not {name.partition(".")[0] for name in imports_of(path)} & set(banned)
             code = path.read_text("utf-8")
+            if path == pinned:
+                code = re.sub(
+                    r"torch\.load\([^()]*(\([^()]*\))?[^()]*weights_only=True\)", "", code
+                )
             loads = ("np.load(",) if folder in {"core", "client", "server"} else ()
             assert not [word for word in texts + loads if re.search(rf"\b{re.escape(word)}", code)]
 

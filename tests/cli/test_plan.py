@@ -283,13 +283,13 @@ def test_explain_without_privacy_shows_no_epsilon(
     assert facts["epsilon"] is None and facts["sites"][0]["epsilon"] is None
 
 
-def test_what_a_later_version_brings_is_69(
+def test_a_plug_in_that_is_not_installed_is_69(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "plan.toml"
-    path.write_text(swap('trainable = "head"', 'trainable = "lora:4"'), encoding="utf-8")
+    path.write_text(swap('"collegium:glyph-cnn"', '"plugin:nobodys"'), encoding="utf-8")
     assert run(["plan", "check", str(path)]) == 69
-    assert "lora:4" in capsys.readouterr().err
+    assert "plugin:nobodys" in capsys.readouterr().err
 
 
 def test_explain_names_the_noised_counts(

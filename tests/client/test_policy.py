@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from collegium.client.policy import EVALUATION, Policy, at_most, steps_left
+from collegium.client.policy import Policy, at_most, steps_left
 from collegium.core.errors import Verdict
 from collegium.core.mechanism import Budget, MechanismSpec
-from collegium.core.messages import DECLINE_CODES
+from collegium.core.messages import DECLINE_CODES, ONCE
 from collegium.core.plan import Plan
 from collegium.core.signing import generate_key
 from collegium.privacy.derive import mechanism
@@ -141,7 +141,7 @@ def test_the_evaluation_is_no_training_step(make_plan: MakePlan, ledger: Ledger)
     spec = spec_of(make_plan(2))
     counting = replace(spec, steps=1)
     for number in range(5):
-        reserve(ledger, counting, f"job-{number}", EVALUATION, 1, "p")
+        reserve(ledger, counting, f"job-{number}", ONCE, 1, "p")
     assert steps_left(POLICY, ledger, "p", spec, job="a", round=1, attempt=1).ok
     tight = replace(POLICY, max_steps=0)
     assert not steps_left(tight, ledger, "p", spec, job="a", round=1, attempt=1).ok

@@ -52,12 +52,19 @@ def test_an_update_says_nothing_about_how_many_records_there_are(
 def test_one_record_that_is_not_a_number(
     make_counter: Make, make_plan: Make, make_records: Make, part: str
 ) -> None:
-    """It contributes nothing: the update is that of the other records, and nobody is told."""
+    """No site opens with it; one that is there all the same, past that check, adds nothing.
+
+    The update is that of the other records, and nobody is told.
+    """
     plan = make_plan(1, privacy={"sampling_rate": 1.0})
     (data,) = make_records(plan).values()
-    values = getattr(data, part).copy()
-    values[3, 1] = np.nan
-    counter = make_counter(plan, records={"s0": replace(data, **{part: values})})
+    broken_values = getattr(data, part).copy()
+    broken_values[3, 1] = np.nan
+    with pytest.raises(InvalidInput, match="missing or infinite"):
+        make_counter(plan, records={"s0": replace(data, **{part: broken_values})}, folder="n")
+    data = replace(data, **{part: getattr(data, part).copy()})
+    counter = make_counter(plan, records={"s0": data})
+    getattr(data, part)[3, 1] = np.nan
     reply = counter.site.train(counter.ask(evaluate=True))
     assert counter.code(reply) == "ok"
     vector = codec("float32").decode(reply.payload, counter.layout.size)

@@ -81,6 +81,7 @@ REFUSED = [
         "leave the training nothing",
     ),
     ({"training": Training(augmentations=2)}, "[training] augmentations", "augment is none"),
+    ({"training": Training(augment="flip")}, "[training] augment", "no images"),
     ({"training": Training(warm_head=10)}, "[training] warm_head", "not below"),
     (image(trainable="head") | {"training": Training(warm_head=2)}, "[training] warm_head", "set"),
     ({"simulation": Simulation(dataset="files")}, "[simulation] files", "is missing"),

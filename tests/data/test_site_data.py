@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from collegium.core.plan_model import ModelRef
 from collegium.data.checks import check
 from collegium.data.site_data import SiteData
 
@@ -15,6 +16,7 @@ DATA = SiteData(
     test_x=np.zeros((1, 2), dtype=np.float32),
     test_y=np.array([0]),
 )
+MODEL = ModelRef(name="tabular:linear", task="classification", classes=("ill", "well"))
 
 
 def test_no_value_and_no_count_in_its_text() -> None:
@@ -25,31 +27,29 @@ def test_no_value_and_no_count_in_its_text() -> None:
 
 
 def test_good_records_have_no_problem() -> None:
-    assert check(DATA, classes=2, public_records=3) == []
+    assert check(DATA, model=MODEL, public_records=3) == []
     empty = replace(DATA, train_x=DATA.train_x[:0], train_y=DATA.train_y[:0])
-    assert check(empty, classes=2, public_records=3) == []
+    assert check(empty, model=MODEL, public_records=3) == []
 
 
 @pytest.mark.parametrize(
-    ("change", "classes", "records"),
+    ("change", "records"),
     [
-        ({"train_y": np.array([0, 1, 2])}, 2, 3),
-        ({"train_y": np.array([0, -1, 1])}, 2, 3),
-        ({"train_y": np.array([0.0, 1.0, 1.0])}, 2, 3),
-        ({"train_y": np.array([0, 1])}, 2, 3),
-        ({"test_y": np.array([5])}, 2, 3),
-        ({"test_y": np.array([0, 0])}, 2, 3),
-        ({}, 2, 2),
+        ({"train_y": np.array([0, 1, 2])}, 3),
+        ({"train_y": np.array([0, -1, 1])}, 3),
+        ({"train_y": np.array([0.0, 1.0, 1.0])}, 3),
+        ({"train_y": np.array([0, 1])}, 3),
+        ({"test_y": np.array([5])}, 3),
+        ({"test_y": np.array([0, 0])}, 3),
+        ({}, 2),
     ],
 )
-def test_each_problem_names_no_value(
-    change: dict[str, np.ndarray], classes: int, records: int
-) -> None:
-    (problem,) = check(replace(DATA, **change), classes=classes, public_records=records)
+def test_each_problem_names_no_value(change: dict[str, np.ndarray], records: int) -> None:
+    (problem,) = check(replace(DATA, **change), model=MODEL, public_records=records)
     assert problem.cure
     assert "4711" not in str(problem)
 
 
 def test_all_problems_at_once() -> None:
     bad = replace(DATA, train_y=np.array([0, 9]), test_y=np.array([9]))
-    assert len(check(bad, classes=2, public_records=1)) == 4
+    assert len(check(bad, model=MODEL, public_records=1)) == 4

@@ -3,6 +3,7 @@
 import io
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,14 @@ import pytest
 import torch
 from torch import nn
 
-from collegium.core.errors import InvalidInput, OutputExists, Refused
-from collegium.core.plan import ModelRef, Plan, Rounds, SiteRef
+from collegium.core.errors import InvalidInput, NotBuiltYet, OutputExists, Refused
+from collegium.core.plan import EdgeConfig, ModelRef, Plan, Rounds, SiteRef
 from collegium.core.signing import generate_key
 from collegium.data.glyphs import glyph_set
 from collegium.data.public import PublicSet
 from collegium.edge import stage
 from collegium.edge.apart import verify_apart
-from collegium.edge.stage import make_bundle
+from collegium.edge.stage import make_bundle, skipped
 from collegium.models import registry
 
 
@@ -178,3 +179,127 @@ def test_full_distillation_reaches_the_gate(
     found = make_bundle(teacher, **given)
     assert found.verified, found.reason
     assert found.agreement >= 0.95 and found.size_ratio >= 10
+
+
+def clinics(task: str = "classification", **edge: Any) -> Plan:
+    """Tables with a missing number, and a category."""
+    return Plan(
+        consortium="clinics",
+        sites=tuple(SiteRef(name=name, public_records=100) for name in ("a", "b")),
+        model=ModelRef(
+            name="tabular:linear",
+            task=task,
+            classes=("no", "yes"),
+            bounds={"age": (0.0, 100.0)},
+            categories={"kind": ("x", "y", "z")},
+            missing="flag",
+            unknown="other",
+        ),
+        rounds=Rounds(count=1),
+        edge=replace(EdgeConfig(), **edge),
+    )
+
+
+@pytest.mark.parametrize(
+    ("plan", "why"),
+    [
+        (clinics(student="none"), "asks for no small model"),
+        (clinics("multilabel"), "builds classifiers, and this plan's task is multilabel"),
+    ],
+)
+def test_a_plan_without_an_edge_stage_says_why(plan: Plan, why: str, tmp_path: Path) -> None:
+    assert why in skipped(plan)
+    rows = PublicSet(name="rows", origin="synthetic", x=np.zeros((600, 2), dtype=np.float32))
+    with pytest.raises(NotBuiltYet, match=why):
+        make_bundle(nn.Identity(), **arguments(plan, rows, rows, tmp_path / "b"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_records_that_no_public_set_is_like_are_not_built_yet(
+    glyphs: PublicSet, plan_with: Callable[..., Plan], tmp_path: Path
+) -> None:
+    assert skipped(plan_with()) == ""
+    images = PublicSet(
+        name="images",
+        origin="public",
+        x=np.zeros((4, 28, 28, 1), dtype=np.uint8),
+        y=np.zeros(4, int),
+    )
+    with pytest.raises(NotBuiltYet, match=r"\(8, 8\).*\(28, 28, 1\)"):
+        make_bundle(nn.Identity(), **arguments(plan_with(), glyphs, images, tmp_path / "b"))
+
+
+def test_a_missing_number_does_not_end_the_stage(tmp_path: Path) -> None:
+    """The gate measures all records; the device, which reads complete ones only, is asked those."""
+    plan, rng = clinics(), np.random.default_rng(0)
+    model = registry.build(plan.model)
+    torch.nn.init.normal_(model.get_parameter("head.weight"), std=1.0)
+
+    def rows(count: int) -> np.ndarray:
+        return np.stack([rng.uniform(0, 100, count), rng.integers(-1, 3, count)], 1).astype("f4")
+
+    test = rows(50)
+    test[:10, 0] = np.nan
+    found = make_bundle(
+        model,
+        **arguments(
+            plan,
+            PublicSet(name="rows", origin="synthetic", x=rows(600)),
+            PublicSet(name="held-out", origin="public", x=test, y=rng.integers(0, 2, 50)),
+            tmp_path / "b",
+        ),
+    )
+    assert found.verified, found.reason
+    assert found.agreement == 1.0 and found.candidates[0]["n"] == 50
+
+
+class Pixels(nn.Module):
+    """A convolution over colour images of bytes, pixel values 0..255."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.preprocess = nn.Identity()
+        self.body = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1))
+        self.head = nn.Linear(4, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        scaled = self.preprocess(x).movedim(-1, 1) / 255
+        return 50 * self.head(self.body(scaled).flatten(1))
+
+
+class Words(nn.Module):
+    """A mean of embeddings over token numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words = nn.Embedding(100, 6)
+        self.head = nn.Linear(6, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 50 * self.head(self.words(x.long()).mean(dim=1))
+
+
+@pytest.mark.parametrize("kind", ["bytes", "tokens"])
+def test_images_of_bytes_and_texts_as_tokens_become_bundles(
+    kind: str, plan_with: Callable[..., Plan], tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+
+    def drawn(count: int) -> np.ndarray:
+        if kind == "bytes":
+            return rng.integers(0, 256, (count, 12, 12, 3)).astype(np.uint8)
+        return rng.integers(0, 100, (count, 5)).astype(np.int32)
+
+    torch.manual_seed(1)
+    model = (Pixels() if kind == "bytes" else Words()).eval()
+    found = make_bundle(
+        model,
+        **arguments(
+            plan_with(recipe="fp32"),
+            PublicSet(name="transfer", origin="synthetic", x=drawn(600)),
+            PublicSet(name="test", origin="synthetic", x=drawn(40), y=rng.integers(0, 10, 40)),
+            tmp_path / "b",
+        ),
+    )
+    assert found.verified, found.reason
+    assert (found.student, found.agreement) == ("same", 1.0)

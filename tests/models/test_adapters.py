@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from collegium.core.errors import InvalidInput, NotBuiltYet
+from collegium.core.errors import InvalidInput
 from collegium.models.adapters import read_vector, select_trainable, write_vector
 from collegium.models.vision import FEATURES, GlyphCNN
 
@@ -32,9 +32,53 @@ def test_all_thaws_what_head_had_frozen() -> None:
     assert all(parameter.requires_grad for parameter in model.parameters())
 
 
-def test_parts_of_later_versions_say_so() -> None:
-    with pytest.raises(NotBuiltYet):
-        select_trainable(GlyphCNN(), "lora:4")
+@pytest.mark.parametrize("trainable", ["lora:4", "heads", "last:0"])
+def test_what_a_model_does_not_have_cannot_train(trainable: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        select_trainable(GlyphCNN(), trainable)
+    assert caught.value.exit_code == 65 and caught.value.cure
+
+
+def test_norm_trains_the_head_and_the_scales_of_norms() -> None:
+    chosen = list(select_trainable(GlyphCNN(), "norm"))
+    norms = [f"body.{block}.1.{key}" for block in range(3) for key in ("weight", "bias")]
+    assert chosen == [*norms, "head.weight", "head.bias"]
+
+
+def test_last_trains_the_head_and_the_blocks_before_it() -> None:
+    # convolution, norm, convolution, norm, convolution, norm, linear: a norm is no block
+    one, two = (list(select_trainable(GlyphCNN(), f"last:{count}")) for count in (1, 2))
+    assert one == ["body.4.weight", "body.4.bias", "head.weight", "head.bias"]
+    assert {name.rpartition(".")[0] for name in two} == {"body.2.0", "body.2.1", "body.4", "head"}
+    every = [name for name, _ in GlyphCNN().named_parameters()]
+    assert list(select_trainable(GlyphCNN(), "last:99")) == every
+
+
+def test_a_model_that_mixes_records_is_refused_with_the_cure() -> None:
+    class Mixing(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.BatchNorm1d(3))
+            self.head = torch.nn.Linear(3, 2)
+
+    with pytest.raises(InvalidInput, match="mixes the records"):
+        select_trainable(Mixing(), "head")
+
+
+def test_buffers_are_read_and_written_like_parameters() -> None:
+    model = torch.nn.Module()
+    model.part = torch.nn.Linear(2, 1)
+    model.part.register_buffer("mean", torch.tensor([3.0, 4.0]))
+    names = ["part.mean", "part.bias"]
+    write_vector(model, names, np.array([5, 6, 7], dtype=np.float32))
+    assert read_vector(model, names).tolist() == [5, 6, 7]
+    assert model.part.get_buffer("mean").tolist() == [5, 6]
+
+
+@pytest.mark.parametrize("name", ["head.nothing", "nowhere.weight", ""])
+def test_a_name_that_the_model_does_not_have_is_refused(name: str) -> None:
+    with pytest.raises(InvalidInput, match="no tensor"):
+        read_vector(GlyphCNN(), [name])
 
 
 def test_the_vector_is_row_major_and_in_order() -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from collegium.core.digest import sha256_hex
-from collegium.core.errors import InvalidInput, NotBuiltYet, Refused
+from collegium.core.errors import InvalidInput, Refused
 from collegium.core.plan import ModelRef
 from collegium.data.glyphs import glyph_set
 from collegium.models import registry
@@ -85,16 +85,16 @@ def test_an_unknown_model_names_its_neighbours() -> None:
         card("nonsense")
 
 
-@pytest.mark.parametrize("name", ["torchvision:resnet18", "timm:vit", "hf:bert"])
-def test_later_families_are_not_built_yet(name: str) -> None:
-    with pytest.raises(NotBuiltYet):
-        card(name)
+@pytest.mark.parametrize("trainable", ["norm", "last:2", "lora:2"])
+def test_parts_of_the_body_count_as_the_model_does(trainable: str) -> None:
+    from collegium.models.adapters import select_trainable
 
-
-@pytest.mark.parametrize("trainable", ["norm", "last:2", "lora:8"])
-def test_later_trainables_are_not_built_yet(trainable: str) -> None:
-    with pytest.raises(NotBuiltYet):
-        trainable_size(ref(trainable=trainable))
+    if trainable.startswith("lora"):
+        pytest.importorskip("peft")
+    model = build(ref(trainable=trainable))
+    chosen = select_trainable(model, trainable)
+    assert trainable_size(ref(trainable=trainable)) == sum(p.numel() for p in chosen.values())
+    assert len(chosen) > 2  # more than the head
 
 
 def test_an_unknown_trainable_is_refused() -> None:
@@ -131,7 +131,7 @@ def test_the_open_model_reads_glyphs_that_it_never_saw(source: str) -> None:
     assert isinstance(figures, dict)
     public = glyph_set(1000, seed=424_242, source=source)  # pyright: ignore[reportArgumentType]
     assert public.y is not None
-    found = evaluate(open_model(ref()), task("classification"), public.x, public.y)
+    found = evaluate(open_model(ref()), task(ref()), public.x, public.y)
     assert found["accuracy"] > figures[source] - 0.03  # five binomial standard errors
 
 

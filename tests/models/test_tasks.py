@@ -1,79 +1,170 @@
-"""Losses per record and metrics, against values worked by hand."""
+"""Tasks by name: what a model must answer, and tasks of other packages."""
 
-import math
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 
-from collegium.core.errors import InvalidInput, NotBuiltYet
-from collegium.models.tasks import calibration_error, task
+from collegium.core.errors import InvalidInput, NotAvailable
+from collegium.core.plan import ModelRef
+from collegium.models.tasks import outputs_of, task
 
+CLASSES = ("a", "b", "c")
+REFS = {
+    "classification": {"classes": CLASSES},
+    "multilabel": {"classes": CLASSES},
+    "regression": {"target": (0.0, 10.0)},
+    "survival": {"target": (0.0, 90.0, 365.0)},
+    "segmentation": {"classes": CLASSES},
+}
+PACKAGE = """
+class Ours:
+    def outputs(self, ref):
+        return 7
 
-def metrics(logits: list[list[float]], labels: list[int]) -> dict[str, float]:
-    return task("classification").metrics(np.array(logits, dtype=np.float32), np.array(labels))
+    def loss(self, outputs, labels):
+        return outputs.sum(dim=1) * labels
 
-
-def test_the_loss_is_one_number_per_record() -> None:
-    logits = torch.tensor([[0.0, 0.0], [math.log(3), 0.0]])
-    loss = task("classification").loss(logits, torch.tensor([1, 0]))
-    assert loss.tolist() == pytest.approx([math.log(2), math.log(4 / 3)])
-
-
-def test_metrics_of_three_classes() -> None:
-    # predicted 0, 0, 1, 2; true 0, 0, 0, 2: recall 2/3 of class 0, 1 of class 2, mean 5/6
-    found = metrics([[3, 0, 0], [3, 0, 0], [0, 3, 0], [0, 0, 3]], [0, 0, 0, 2])
-    assert found["accuracy"] == 0.75
-    assert found["macro_accuracy"] == pytest.approx(5 / 6)
-    assert found["majority"] == 0.75
-    assert "auc" not in found
-
-
-def test_metrics_of_two_classes() -> None:
-    # scores .1 .4 .35 .8 with labels 0 0 1 1: 3 of 4 pairs in order, precision 1 and 2/3
-    scores = [0.1, 0.4, 0.35, 0.8]
-    found = metrics([[0.0, score] for score in scores], [0, 0, 1, 1])
-    assert found["auc"] == pytest.approx(0.75)
-    assert found["average_precision"] == pytest.approx(0.5 * 1 + 0.5 * 2 / 3)
-    assert found["accuracy"] == 0.5
+    def metrics(self, outputs, labels):
+        return {"accuracy": 0.25, "auc": float("nan"), "first_record": outputs[0, 0]}
 
 
-def test_a_shift_of_the_logits_leaves_the_auc_alone() -> None:
-    rng = np.random.default_rng(0)
-    logits, labels = rng.normal(size=(200, 2)), rng.integers(0, 2, 200)
-    shifted = logits + np.array([0.0, 3.0])
-    measure = task("classification").metrics
-    assert measure(shifted, labels)["auc"] == pytest.approx(measure(logits, labels)["auc"])
+ours = Ours()
+half = object()
+"""
 
 
-@pytest.mark.parametrize("classes", [2, 5])
-def test_a_site_with_one_class_survives_without_warnings(classes: int) -> None:
-    logits: NDArray[np.float32] = np.eye(classes, dtype=np.float32)[[0, 1, 1]]
-    found = task("classification").metrics(logits, np.array([1, 1, 1]))
-    assert found["accuracy"] == found["macro_accuracy"] == pytest.approx(2 / 3)
-    assert found["majority"] == 1.0
-    assert "auc" not in found and "average_precision" not in found
+def ref(name: str) -> ModelRef:
+    return ModelRef(name="plugin:any", task=name, **REFS.get(name, {}))  # type: ignore[arg-type]
 
 
-def test_no_records_have_no_metrics() -> None:
-    assert task("classification").metrics(np.zeros((0, 3)), np.zeros(0, dtype=np.int64)) == {}
+def labels(name: str, count: int) -> torch.Tensor:
+    draw = torch.Generator().manual_seed(3)
+    match name:
+        case "classification":
+            return torch.randint(3, (count,), generator=draw)
+        case "multilabel":
+            return torch.randint(2, (count, 3), generator=draw).float()
+        case "regression":
+            return torch.rand(count, generator=draw) * 12 - 1
+        case "survival":
+            times = torch.rand(count, generator=draw) * 500
+            return torch.stack([times, torch.randint(2, (count,), generator=draw).float()], dim=1)
+        case _:
+            masks = torch.randint(3, (count, 4, 5), generator=draw)
+            return masks.where(torch.rand(masks.shape, generator=draw) > 0.2, 255)
 
 
-def test_calibration_error_by_hand() -> None:
-    # confidences .95 (right), .95 (wrong), .65 (right), .65 (right):
-    # gaps |.5 - .95| and |1 - .65|, each half of the records
-    top = np.array([0.95, 0.95, 0.65, 0.65])
-    probabilities = np.stack([top, 1 - top], axis=1)
-    assert calibration_error(probabilities, np.array([0, 1, 0, 0])) == pytest.approx(0.4)
+def outputs(name: str, count: int) -> torch.Tensor:
+    draw = torch.Generator().manual_seed(4)
+    shape = (count, outputs_of(ref(name)), *((4, 5) if name == "segmentation" else ()))
+    return torch.randn(shape, generator=draw)
 
 
-def test_a_sure_and_right_model_is_calibrated() -> None:
-    assert calibration_error(np.array([[1.0, 0.0]]), np.array([0])) == 0.0
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        ("classification", 3),
+        ("multilabel", 3),
+        ("regression", 1),
+        ("survival", 4),
+        ("segmentation", 3),
+    ],
+)
+def test_a_model_has_as_many_outputs_as_its_task_needs(name: str, count: int) -> None:
+    assert outputs_of(ref(name)) == task(ref(name)).outputs == count
+    assert task(ref(name)).name == name
 
 
-def test_later_and_unknown_tasks() -> None:
-    with pytest.raises(NotBuiltYet):
-        task("survival")
-    with pytest.raises(InvalidInput):
-        task("classify")
+@pytest.mark.parametrize("name", REFS)
+def test_no_record_enters_the_loss_of_another(name: str) -> None:
+    """The losses of a batch are those of its records alone, and so are the gradients."""
+    made, y = task(ref(name)), labels(name, 6)
+    x = outputs(name, 6).requires_grad_()
+    together = made.loss(x, y)
+    assert together.shape == (6,)
+    for i in range(6):
+        torch.testing.assert_close(together[i], made.loss(x[i : i + 1], y[i : i + 1])[0])
+        gradient = torch.autograd.grad(together[i], x, retain_graph=True)[0]
+        gradient[i] = 0
+        assert not gradient.any()
+
+
+@pytest.mark.parametrize("name", REFS)
+def test_the_loss_takes_each_records_gradient_at_once(name: str) -> None:
+    """``vmap``, which the audit uses, allows no branch that looks at values."""
+    made, x, y = task(ref(name)), outputs(name, 5), labels(name, 5)
+
+    def one(record: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+        return made.loss(record[None], label[None]).sum()
+
+    found = torch.func.vmap(torch.func.grad(one))(x, y)
+    whole = x.clone().requires_grad_()
+    torch.testing.assert_close(found, torch.autograd.grad(made.loss(whole, y).sum(), whole)[0])
+
+
+@pytest.mark.parametrize("name", REFS)
+def test_metrics_are_plain_finite_numbers_and_none_without_records(name: str) -> None:
+    made = task(ref(name))
+    found = made.metrics(outputs(name, 40).numpy(), labels(name, 40).numpy())
+    assert found
+    assert all(type(value) is float and np.isfinite(value) for value in found.values())
+    assert made.metrics(outputs(name, 40).numpy()[:0], labels(name, 40).numpy()[:0]) == {}
+
+
+@pytest.mark.parametrize("name", REFS)
+def test_one_record_of_any_task_has_metrics_or_none_but_no_error(name: str) -> None:
+    made = task(ref(name))
+    found = made.metrics(outputs(name, 1).numpy(), labels(name, 1).numpy())
+    assert all(np.isfinite(value) for value in found.values())
+
+
+@pytest.mark.parametrize("name", ["classify", "", "Survival"])
+def test_an_unknown_task_is_named(name: str) -> None:
+    for ask in (task, outputs_of):
+        with pytest.raises(InvalidInput, match=f"no task '{name}'"):
+            ask(ref(name))
+
+
+def test_a_task_without_its_public_target_is_refused() -> None:
+    for name in ("regression", "survival"):
+        with pytest.raises(InvalidInput, match="target"):
+            task(ModelRef(name="plugin:any", task=name))
+    for cuts in ((0.0, 0.0), (5.0, 1.0), (-1.0, 1.0)):
+        with pytest.raises(InvalidInput, match="public times"):
+            task(ModelRef(name="plugin:any", task="survival", target=cuts))
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """An installed package that offers two tasks, one of them half made."""
+    name = "collegium_test_task"
+    (tmp_path / f"{name}.py").write_text(PACKAGE)
+    info = tmp_path / f"{name}-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(
+        f"[collegium.tasks]\nours = {name}:ours\nhalf = {name}:half\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, name, raising=False)
+    return name
+
+
+@pytest.mark.usefixtures("package")
+def test_another_package_brings_its_own_task() -> None:
+    made = task(ref("plugin:ours"))
+    assert (made.name, made.outputs, made.right) == ("plugin:ours", 7, None)
+    assert outputs_of(ref("plugin:ours")) == 7
+    assert made.loss(torch.ones(2, 7), torch.tensor([1, 2])).tolist() == [7.0, 14.0]
+    assert made.metrics(np.zeros((1, 7)), np.zeros(1)) == {"accuracy": 0.25}
+
+
+@pytest.mark.usefixtures("package")
+def test_a_plug_in_that_is_no_task_or_not_there_is_not_available() -> None:
+    with pytest.raises(NotAvailable, match="lacks loss and metrics and outputs"):
+        task(ref("plugin:half"))
+    with pytest.raises(NotAvailable, match="not installed"):
+        outputs_of(ref("plugin:nobodys"))

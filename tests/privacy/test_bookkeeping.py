@@ -13,7 +13,7 @@ from torchvision.models import resnet18
 from torchvision.ops.misc import FrozenBatchNorm2d
 
 from collegium.core.errors import ClipperMismatch, CollegiumError, InvalidInput
-from collegium.models.tasks import cross_entropy
+from collegium.models.task_classification import cross_entropy
 from collegium.privacy import layer_chunk, layers
 from collegium.privacy.bookkeeping import BookkeepingClipper
 

@@ -14,7 +14,7 @@ from collegium.core.errors import InvalidInput
 from collegium.core.plan import ModelRef
 from collegium.models import registry
 from collegium.models.adapters import select_trainable
-from collegium.models.tasks import cross_entropy
+from collegium.models.task_classification import cross_entropy
 from collegium.privacy.bookkeeping import BookkeepingClipper
 from collegium.privacy.clipping import Clipper, make_clipper
 from collegium.privacy.opacus_clipper import OpacusClipper

@@ -4,9 +4,19 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from collegium.core.mechanism import spec_digest
-from collegium.core.plan import Plan
+from collegium.core.messages import CALIBRATION, EVALUATION, STATISTICS
+from collegium.core.plan import Evaluation, Plan
+from collegium.core.plan_fitting import Calibration, Statistics
 from collegium.privacy.accountant import epsilon_of
-from collegium.privacy.derive import evaluation_mechanism, mechanism, noise_multiplier, schedule
+from collegium.privacy.derive import (
+    calibration_mechanism,
+    evaluation_mechanism,
+    mechanism,
+    noise_multiplier,
+    questions,
+    schedule,
+    statistics_mechanism,
+)
 
 MakePlan = Callable[..., Plan]
 
@@ -67,3 +77,49 @@ def test_a_private_evaluation_is_part_of_the_plans_budget(make_plan: MakePlan) -
     assert counting is not None
     assert (counting.clip_norm, counting.sampling_rate, counting.steps) == (2**0.5, 1.0, 1)
     assert evaluation_mechanism(public, site) is None
+
+
+def fitting(plan: Plan) -> Plan:
+    """The plan with everything that a job may ask once."""
+    return replace(
+        plan,
+        statistics=Statistics(share=0.3),
+        calibration=Calibration(share=0.2),
+        evaluation=Evaluation(origin="private"),
+    )
+
+
+def test_what_is_asked_once_is_part_of_the_plans_epsilon(make_plan: MakePlan) -> None:
+    bare = make_plan(2, rounds=5)
+    plan = fitting(bare)
+    sigma, delta = noise_multiplier(plan), plan.privacy.delta
+    assert sigma > noise_multiplier(bare)
+    spec = mechanism(plan, plan.sites[0], noise_multiplier=sigma, trainable_digest="d")
+    spends = [schedule(plan, plan.sites[0], spec, rounds) for rounds in range(6)]
+    assert [len(spend) for spend in spends] == [2, 2, 2, 2, 2, 4]  # statistics come first
+    spent = [epsilon_of(spend, delta) for spend in spends]
+    assert spent == sorted(set(spent))
+    assert 0.29 * plan.privacy.epsilon < spent[0] <= 0.3 * plan.privacy.epsilon
+    assert 0.99 * plan.privacy.epsilon < spent[-1] <= plan.privacy.epsilon
+
+
+def test_each_question_has_its_own_mechanism(make_plan: MakePlan) -> None:
+    plan = fitting(make_plan(2))
+    asked = questions(plan, plan.sites[0])
+    assert set(asked) == {EVALUATION, STATISTICS, CALIBRATION}
+    assert len({spec.trainable_digest for spec in asked.values()}) == 3
+    assert asked[STATISTICS].clip_norm == 2.0  # the root of 1 + three numbers
+    assert asked[CALIBRATION].clip_norm == 1.0
+    wider = replace(plan, model=replace(plan.model, bounds={"age": (-9.0, 9.0)}))
+    other = statistics_mechanism(wider, wider.sites[0])
+    assert other is not None
+    assert other.trainable_digest != asked[STATISTICS].trainable_digest
+
+
+def test_without_privacy_nothing_is_charged_for_them(make_plan: MakePlan) -> None:
+    plan = fitting(make_plan(2, privacy={"enabled": False}))
+    assert questions(plan, plan.sites[0]) == {}
+    for found in (statistics_mechanism, calibration_mechanism):
+        spec = found(plan, plan.sites[0])
+        assert spec is not None and spec.noise_std == 0.0
+        assert found(make_plan(2), plan.sites[0]) is None

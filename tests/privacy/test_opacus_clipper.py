@@ -7,7 +7,7 @@ from opacus.layers import DPMultiheadAttention
 from torch import Tensor, nn
 
 from collegium.core.errors import InvalidInput
-from collegium.models.tasks import cross_entropy
+from collegium.models.task_classification import cross_entropy
 from collegium.privacy.opacus_clipper import OpacusClipper
 
 

@@ -10,7 +10,7 @@ from collegium.core.mechanism import CLIP_SLACK, MechanismSpec
 from collegium.core.plan import ModelRef
 from collegium.models import registry
 from collegium.models.adapters import select_trainable
-from collegium.models.tasks import cross_entropy
+from collegium.models.task_classification import cross_entropy
 from collegium.privacy.clipping import Clipper, make_clipper
 from collegium.privacy.noise import SeededNoise, SystemNoise
 from collegium.privacy.step import private_gradient

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from collegium.core.errors import InvalidPlan, NotBuiltYet
+from collegium.core.errors import InvalidPlan, NotAvailable
 from collegium.core.plan import (
     CodecConfig,
     Evaluation,
@@ -173,22 +173,13 @@ def test_unknown_or_unfitting_names(changes: dict[str, Any], where: str, cure: s
 @pytest.mark.parametrize(
     ("changes", "key"),
     [
-        (
-            {"model": ModelRef(name="collegium:glyph-cnn", task="regression"), "simulation": None},
-            "[model] task",
-        ),
-        (
-            {"model": ModelRef(name="timm:x", task="classification", classes=DIGITS)},
-            "timm",
-        ),
-        (
-            {"model": replace(GLYPHS, trainable="lora:4")},
-            "lora:4",
-        ),
+        ({"model": replace(GLYPHS, name="plugin:nobodys")}, "[model] name"),
+        ({"model": replace(GLYPHS, task="plugin:nobodys")}, "[model] task"),
+        ({"strategy": StrategyConfig(name="plugin:nobodys")}, "[strategy] name"),
     ],
 )
-def test_what_a_later_version_brings_is_69(changes: dict[str, Any], key: str) -> None:
-    with pytest.raises(NotBuiltYet, match="valid, but this version") as caught:
+def test_a_plug_in_that_is_not_installed_is_69(changes: dict[str, Any], key: str) -> None:
+    with pytest.raises(NotAvailable, match="valid, but it cannot run here") as caught:
         planner.resolve(digits(**changes))
     assert key in caught.value.what and caught.value.exit_code == 69
 

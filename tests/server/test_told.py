@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from collegium.models.tasks import classification_metrics
+from collegium.models.task_classification import classification_metrics
 from collegium.server.told import figures_of, may_be_told
 
 MakePlan = Callable[..., Any]

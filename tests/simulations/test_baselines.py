@@ -4,13 +4,12 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import pytest
 
-from collegium.client.train import Trainer
 from collegium.core.plan import Plan
 from collegium.data.public import PublicSet
 from collegium.models import registry
-from collegium.simulations.baselines import NOTE, Baselines, measure, run_baselines
+from collegium.simulations.baselines import NOTE, Baselines, run_baselines
+from collegium.simulations.figures import Figures
 from collegium.simulations.records import Records
 
 MakePlan = Callable[..., Plan]
@@ -32,7 +31,7 @@ def test_local_and_pooled(make_lab: Any, make_plan: MakePlan, make_records: Any)
         lambda: registry.build(plan.model), workers=2, prepare=lambda: None,
     )  # fmt: skip
     assert set(found.local) == {"s0", "s1", "s2"}
-    assert found.pooled["accuracy"] > 0.9  # without noise the task is easy
+    assert found.pooled.metrics["accuracy"] > 0.9  # without noise the task is easy
     assert {name: ledger.head for name, ledger in lab.consortium.ledgers.items()} == heads
     again = run_baselines(
         plan, records_of(plan, make_records), lab.consortium.specs,
@@ -44,23 +43,13 @@ def test_local_and_pooled(make_lab: Any, make_plan: MakePlan, make_records: Any)
 def test_entries_by_hand() -> None:
     found = Baselines(
         local={"a": {"accuracy": 0.5, "auc": 0.75}, "b": {"accuracy": 1.0}},
-        pooled={"accuracy": 0.9},
+        own={"a": {"accuracy": 1.0}, "b": {}},
+        pooled=Figures(metrics={"accuracy": 0.9}, by_site={}),
     ).to_dict()
     assert found["local"]["accuracy_mean"] == 0.75
     assert found["local"]["metrics_mean"] == {"accuracy": 0.75, "auc": 0.75}
     assert found["local"]["note"] == found["pooled"]["note"] == NOTE
     assert "not a release" in NOTE
     assert found["pooled"]["accuracy"] == 0.9
-
-
-def test_measure_without_labels_or_records(make_plan: MakePlan) -> None:
-    plan = make_plan()
-    trainer = Trainer(registry.build(plan.model), plan)
-    x = np.zeros((3, 3), dtype=np.float32)
-    for public in (
-        PublicSet(name="t", origin="public", x=x, y=None),
-        PublicSet(name="t", origin="public", x=x[:0], y=np.zeros(0, dtype=np.int64)),
-    ):
-        assert measure(plan, trainer, trainer.open_vector, public) == {}
-    labelled = PublicSet(name="t", origin="public", x=x, y=np.array([0, 1, 0]))
-    assert measure(plan, trainer, trainer.open_vector, labelled)["accuracy"] == pytest.approx(2 / 3)
+    assert found["local"]["own_metrics_mean"] == {"accuracy": 1.0}
+    assert found["majority"] is None

@@ -1,0 +1,75 @@
+"""What is told of a model on a simulation's public test part: over its records, and over sites."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from ..client.train import Trainer
+from ..core.layout import Vector
+from ..core.plan import Plan
+from ..models.evaluate import evaluate, logits, site_metrics
+from ..models.tasks import task
+from .records import Records
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figures:
+    """Metrics over all test records, and over each site's, empty where they belong to none."""
+
+    metrics: dict[str, float]
+    by_site: dict[str, dict[str, float]]
+
+
+def figures(plan: Plan, model: nn.Module, records: Records) -> Figures:
+    """Return the metrics of a model on the global test part, empty without labelled records.
+
+    Where test records belong to sites, ``macro_accuracy`` is the mean of the sites' accuracies.
+    """
+    test, sites = records.test, records.test_sites
+    if test.y is None or len(test) == 0:
+        return Figures(metrics={}, by_site={})
+    kind = task(plan.model)
+    if sites is None:
+        return Figures(metrics=evaluate(model, kind, test.x, test.y), by_site={})
+    outputs = logits(model, test.x, keep=kind.compact)
+    each: Mapping[str, Any] = site_metrics(kind, outputs, test.y, sites)
+    metrics = kind.metrics(np.nan_to_num(outputs, nan=0.0, posinf=0.0, neginf=0.0), test.y)
+    if "macro_accuracy" in each:
+        metrics["macro_accuracy"] = each["macro_accuracy"]
+    return Figures(metrics=metrics, by_site=each["by_site"])
+
+
+def measure(plan: Plan, trainer: Trainer, vector: Vector, records: Records) -> dict[str, float]:
+    """Return the metrics of a released vector on the global test part."""
+    if len(records.test) == 0:
+        return {}
+    return figures(plan, trainer.load(vector), records).metrics
+
+
+def majority(plan: Plan, records: Records) -> dict[str, Any] | None:
+    """Return what answering each site's most frequent training class would reach; no model.
+
+    None where answers are not classes, or where test records belong to no site.
+    """
+    if plan.model.task != "classification" or records.test_sites is None:
+        return None
+    shares: dict[str, float] = {}
+    right = total = 0
+    for name, data in records.by_site.items():
+        if len(data.train_y) == 0 or len(data.test_y) == 0:
+            continue
+        answer = int(np.bincount(data.train_y).argmax())
+        hits = int((data.test_y == answer).sum())
+        shares[name], right, total = hits / len(data.test_y), right + hits, total + len(data.test_y)
+    if not shares:
+        return None
+    return {
+        "accuracy": right / total,
+        "macro_accuracy": float(np.mean(list(shares.values()))),
+        "by_site": shares,
+    }

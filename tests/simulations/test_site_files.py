@@ -1,0 +1,124 @@
+"""Records of a simulation from site files: each site's own, or one file dealt to all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from collegium.core.errors import InvalidInput, MissingInput, Refused
+from collegium.core.plan import Plan, Simulation
+from collegium.simulations.records import split_records
+from collegium.simulations.run import simulate
+
+MakePlan = Callable[..., Plan]
+
+SITE = """schema = 1
+[site]
+name = "{name}"
+mode = "simulation"
+[data]
+asset = "asset-{asset}"
+reader = "csv"
+path = "{file}"
+label = "outcome"
+test_share = 0.3
+[policy]
+max_epsilon = 5.0
+delta = 1e-2
+public_test = {public}
+max_sampling_rate = 1.0
+metrics = ["accuracy"]
+[ledger]
+path = "own.sqlite"
+"""
+
+
+def write_site(folder: Path, name: str, *, count: int = 30, public: str = "true") -> None:
+    rng = np.random.default_rng(len(name) + ord(name[-1]))
+    rows = ["age,dose,mass,outcome"]
+    for _ in range(count):
+        values = rng.uniform(-1, 1, 3)
+        rows.append(",".join(f"{v:.4f}" for v in values) + f",{int(values[0] > 0)}")
+    (folder / f"{name}.csv").write_text("\n".join(rows))
+    text = SITE.format(name=name, asset=name, file=f"{name}.csv", public=public)
+    (folder / f"{name}.toml").write_text(text)
+
+
+@pytest.fixture
+def plan(make_plan: MakePlan, tmp_path: Path) -> Plan:
+    made = make_plan(2, rounds=2)
+    for site in made.sites:
+        write_site(tmp_path, site.name)
+    return replace(made, simulation=Simulation(dataset="files", files=str(tmp_path), seed=1))
+
+
+def test_every_site_reads_its_own_file(plan: Plan) -> None:
+    found = split_records(plan)
+    assert set(found.by_site) == {"s0", "s1"}
+    assert sum(len(d.train_y) + len(d.test_y) for d in found.by_site.values()) == 60
+    assert found.test_sites is not None
+    assert (
+        len(found.test)
+        == len(found.test_sites)
+        == sum(len(data.test_y) for data in found.by_site.values())
+    )
+    assert found.policies is not None and found.policies["s0"].budget.epsilon == 5.0
+
+
+def test_another_seed_is_another_split(plan: Plan) -> None:
+    assert plan.simulation is not None
+    other = replace(plan, simulation=replace(plan.simulation, seed=2))
+    one, two = (split_records(p).by_site["s0"].test_x for p in (plan, other))
+    assert one.shape != two.shape or not np.array_equal(one, two)
+    again = split_records(plan).by_site["s0"].test_x
+    np.testing.assert_array_equal(one, again)
+
+
+def test_a_run_tells_the_figures_of_each_site(plan: Plan, tmp_path: Path) -> None:
+    values = simulate(plan, out=tmp_path / "run").values
+    assert set(values["global"]["by_site"]) == {"s0", "s1"}
+    mean = np.mean([each["accuracy"] for each in values["global"]["by_site"].values()])
+    assert values["global"]["metrics"]["macro_accuracy"] == pytest.approx(mean)
+    assert set(values["majority"]["by_site"]) == {"s0", "s1"}
+    assert set(values["local"]["own_by_site"]) == {"s0", "s1"}
+    assert {site["name"] for site in values["sites"] if site["metrics"]} == {"s0", "s1"}
+
+
+def test_the_policy_of_a_site_file_holds_in_a_simulation(plan: Plan, tmp_path: Path) -> None:
+    path = tmp_path / "s1.toml"
+    path.write_text(path.read_text().replace("max_sampling_rate = 1.0", "max_sampling_rate = .01"))
+    with pytest.raises(Exception, match=r"quorum|admitted|sites"):
+        simulate(replace(plan, rounds=replace(plan.rounds, quorum=1.0)), out=tmp_path / "run")
+
+
+def test_a_test_part_that_is_not_public_is_not_told(plan: Plan, tmp_path: Path) -> None:
+    write_site(tmp_path, "s1", public="false")
+    with pytest.raises(Refused, match="does not declare its test part public"):
+        split_records(plan)
+
+
+def test_one_file_is_dealt_to_all_sites(plan: Plan, tmp_path: Path) -> None:
+    write_site(tmp_path, "pool", count=50)
+    dealt = replace(
+        plan,
+        simulation=Simulation(dataset="files", files=str(tmp_path / "pool.toml"), split="iid"),
+    )
+    found = split_records(dealt)
+    assert found.test_sites is None and found.policies is None
+    parts = [len(d.train_y) + len(d.test_y) for d in found.by_site.values()]
+    assert sum(parts) + len(found.test) == 50
+    assert abs(parts[0] - parts[1]) <= 1
+
+
+def test_what_is_not_there_or_not_this_site(plan: Plan, tmp_path: Path) -> None:
+    assert plan.simulation is not None
+    lost = replace(plan, simulation=replace(plan.simulation, files=str(tmp_path / "nowhere")))
+    with pytest.raises(MissingInput, match="nowhere"):
+        split_records(lost)
+    (tmp_path / "s1.toml").write_text((tmp_path / "s0.toml").read_text())
+    with pytest.raises(InvalidInput, match="is the file of site 's0'"):
+        split_records(plan)
