@@ -15,7 +15,12 @@ def leaves(plan: Plan, forecast: Forecast) -> Iterator[str]:
     noised = (
         "clipped, summed and noised" if plan.privacy.enabled else "clipped and summed, no noise"
     )
+    word = "noised " if plan.privacy.enabled else ""
+    if plan.statistics is not None:
+        yield f"{word}sums over its training records, once, before the first round"
     yield f"{forecast.trainable_parameters:,} numbers per round ({noised})"
+    if plan.calibration is not None:
+        yield f"{word}counts of its scores by class, once, after the last round"
     yield "the head of its ledger"
     when = "after the last round" if not plan.evaluation.every else "by round"
     if plan.evaluation.origin == "public":

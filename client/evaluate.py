@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Self
 
 from ..core.errors import Refused
 from ..core.layout import Vector
 from ..core.mechanism import MechanismSpec
 from ..core.messages import EVALUATION, ONCE, Invitation, Report, Sealed
+from ..core.plan import Plan
 from ..data.site_data import SiteData
 from ..privacy.counts import noised_counts
+from ..privacy.derive import evaluation_mechanism
 from .survey import Once
 from .train import Trainer, held_out_units
 
@@ -22,6 +25,12 @@ class PrivateEvaluation:
     spec: MechanismSpec
     data: SiteData
     trainer: Trainer
+
+    @classmethod
+    def of(cls, plan: Plan, once: Once, data: SiteData, trainer: Trainer) -> Self | None:
+        """Return the plan's evaluation at this site, None where none is planned."""
+        spec = evaluation_mechanism(plan, plan.site(once.site))
+        return None if spec is None else cls(once=once, spec=spec, data=data, trainer=trainer)
 
     def report(self, asked: Invitation, vector: Vector) -> Sealed:
         """Return the signed noised counts of ``vector`` (d + e,) on the site's test part.

@@ -23,7 +23,7 @@ from ..data.checks import check
 from ..data.site_data import SiteData
 from ..models.fitted import tail_fault
 from ..privacy.bounds import update_norm_bound
-from ..privacy.derive import evaluation_mechanism, questions
+from ..privacy.derive import questions
 from ..privacy.ledger import Ledger
 from ..privacy.noise import NoiseSource
 from ..privacy.survey import LEAST_SCALE
@@ -95,10 +95,7 @@ class Site:
             private=policy.private,
         )
         self._surveys = Surveys.of(plan, self._once, data, trainer)
-        counting = evaluation_mechanism(plan, ref)
-        self._counts = counting and PrivateEvaluation(
-            once=self._once, spec=counting, data=data, trainer=trainer
-        )
+        self._counts = PrivateEvaluation.of(plan, self._once, data, trainer)
         opened = trainer.open_vector[: trainer.layout.size]
         self._open_sha256 = sha256_hex(opened.astype("<f4").tobytes())
         self._open_norm = float(np.linalg.norm(opened.astype(np.float64)))

@@ -15,10 +15,11 @@ from ..core.layout import Vector
 from ..core.mechanism import MechanismSpec
 from ..core.plan import Plan
 from ..core.plan_training import Training
-from ..data.site_data import SiteData
+from ..data.site_data import Records, SiteData
 from ..models.adapters import read_vector, write_vector
-from ..models.evaluate import evaluate, finite_outputs, logits
+from ..models.evaluate import finite_outputs, logits
 from ..models.fitted import attach, layouts
+from ..models.resident import Features, Resident, is_resident
 from ..models.tasks import task
 from ..privacy.augment import Augment
 from ..privacy.clipping import CHUNK
@@ -42,8 +43,11 @@ class Trainer:
         precision: str = "float32",
         micro_batch: int = 0,
         compile: bool = False,
+        features: Features | None = None,
     ) -> None:
         """``precision``, ``micro_batch`` and ``compile`` are those of [hardware].
+
+        ``features`` holds what other trainers of the same open model have made of their records.
 
         Raises ``InvalidInput`` for a model that cannot train so.
         """
@@ -56,8 +60,10 @@ class Trainer:
         self._learning_rate = plan.rounds.local_learning_rate
         training, self._micro_batch = plan.training or Training(), micro_batch
         self._augment = augment_of(plan)
+        kept = self._augment is None and is_resident(model, plan.model.trainable)
+        self._resident = Resident(model, features) if kept else None
         self._phases = Phases(
-            model,
+            model if self._resident is None else self._resident.alone,
             trainable,
             self._task.loss,
             warm_rounds=training.warm_head,
@@ -109,6 +115,7 @@ class Trainer:
         start, constants = np.split(base, [self.layout.size])
         write_vector(self._model, self.fitted.names, constants)
         moved = np.zeros(self.layout.size, dtype=np.float64)
+        x = data.train_x if self._resident is None else self._resident.features(data.train_x)
         for step in range(spec.steps):
             if before_step is not None:
                 before_step()
@@ -118,7 +125,7 @@ class Trainer:
                 gradient = private_gradient(
                     spec,
                     phase.clipper,
-                    data.train_x,
+                    x,
                     data.train_y,
                     stream,
                     units=units,
@@ -130,6 +137,13 @@ class Trainer:
                 )
             moved[moves] -= self._learning_rate * gradient
         return moved.astype(np.float32)
+
+    def outputs(self, vector: Vector, x: Records) -> NDArray[Any]:
+        """Return what ``vector`` (d + e,) answers to (n, ...) raw values: (n, outputs, ...)."""
+        model = self.load(vector)
+        if self._resident is None:
+            return logits(model, x, keep=self._task.compact)
+        return logits(self._resident.alone, self._resident.features(x), keep=self._task.compact)
 
     def load(self, vector: Vector) -> nn.Module:
         """Return the model with ``vector`` (d + e,): what trains, and the fitted constants."""
@@ -149,14 +163,14 @@ class Trainer:
                 why="a private evaluation counts right answers",
                 cure='write [evaluation] origin = "public" where the test parts may be public',
             )
-        outputs = finite_outputs(logits(self.load(vector), data.test_x))
+        outputs = finite_outputs(self.outputs(vector, data.test_x))
         return self._task.right(outputs, data.test_y)
 
     def evaluate(self, vector: Vector, data: SiteData) -> dict[str, float]:
         """Return the metrics of ``vector`` (d,) on the site's test part; empty without records."""
         if len(data.test_y) == 0:
             return {}
-        return evaluate(self.load(vector), self._task, data.test_x, data.test_y)
+        return self._task.metrics(finite_outputs(self.outputs(vector, data.test_x)), data.test_y)
 
 
 def augment_of(plan: Plan) -> Augment | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from threading import Lock
 from typing import Any, cast
 
 import numpy as np
@@ -34,27 +35,46 @@ class _Trunk(nn.Module):
         return self.model.features(x)  # pyright: ignore[reportCallIssue]
 
 
-class Resident:
-    """The features of each array of records, as long as that array lives here.
+class Features:
+    """What one trunk made of arrays of records, as long as they live; models may share it.
 
-    ``x`` goes through the trunk in the order in which it lies, in parts whose size depends on the
-    model alone, so the same records have the same features wherever they are trained on.
-    Memory: (n, features) float32 beside the records; nothing of it ever leaves the site.
+    Several models in one process that start from one open model, as in a simulation, have the
+    same trunk. Memory: (n, features) float32 beside each array of records.
     """
 
-    def __init__(self, model: nn.Module) -> None:
-        """``model`` has ``features``, ``head`` and ``output``, and only its head trains."""
-        self._trunk = _Trunk(model)
-        self.alone = HeadAlone(model)
+    def __init__(self) -> None:
         self._known: dict[int, tuple[NDArray[Any], NDArray[np.float32]]] = {}
+        self._locks: dict[int, Lock] = {}
+        self._lock = Lock()
+
+    def of(self, x: NDArray[Any], trunk: nn.Module) -> NDArray[np.float32]:
+        """Return (n, features) of (n, ...) raw values, computed when they are first asked for."""
+        with self._lock:
+            mine = self._locks.setdefault(id(x), Lock())
+        with mine:  # who asks for the same records meanwhile waits, and does not compute them too
+            found = self._known.get(id(x))
+            if found is None or found[0] is not x:
+                made = np.ascontiguousarray(logits(trunk, x), dtype=np.float32)
+                found = self._known[id(x)] = (x, made)
+            return found[1]
+
+
+class Resident:
+    """A model whose head trains on features that its trunk has made once.
+
+    Records go through the trunk in the order in which they lie, in parts whose size depends on
+    the model alone, so the same records have the same features wherever they are trained on.
+    Nothing of them ever leaves the site.
+    """
+
+    def __init__(self, model: nn.Module, features: Features | None = None) -> None:
+        """``model`` has ``features``, ``head`` and ``output``, and only its head trains."""
+        self._trunk, self._features = _Trunk(model), features or Features()
+        self.alone = HeadAlone(model)
 
     def features(self, x: NDArray[Any]) -> NDArray[np.float32]:
-        """Return (n, features) of (n, ...) raw values, computed when they are first asked for."""
-        found = self._known.get(id(x))
-        if found is None or found[0] is not x:
-            made = logits(self._trunk, x)
-            found = self._known[id(x)] = (x, np.ascontiguousarray(made, dtype=np.float32))
-        return found[1]
+        """Return (n, features) of (n, ...) raw values."""
+        return self._features.of(x, self._trunk)
 
 
 def is_resident(model: nn.Module, trainable: str) -> bool:

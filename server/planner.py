@@ -109,7 +109,10 @@ def resolve(plan: Plan) -> Forecast:
     ]
     spent = {site.name: _epsilon(plan, site, spec, plan.rounds.count) for spec, site in steps}
     worst = max(steps, key=lambda pair: spent[pair[1].name] or 0.0)
-    up, down = codec(plan.codec.name).size_bytes(size), codec("float32").size_bytes(size)
+    up, down = (
+        codec(plan.codec.name).size_bytes(size),
+        codec("float32").size_bytes(size + _fitted(plan)),
+    )
     weights = sum(site.fold_weight for site in plan.sites)
     return Forecast(
         plan_sha256=plan.digest,
@@ -159,6 +162,17 @@ def _sizes(plan: Plan) -> tuple[int, int, str]:
         )
         raise InvalidPlan("Plan(...)", error.problems or [problem]) from None
     return found.trainable, found.total, found.cured
+
+
+def _fitted(plan: Plan) -> int:
+    """Return how many constants that sites fit together travel with the model."""
+    asked, model = plan.statistics, plan.model
+    count = 0 if plan.calibration is None else 1 + len(model.classes)
+    if asked is not None and asked.normalise:
+        count += 2 * len(model.bounds)
+    if asked is not None and asked.vocabulary:
+        count += sum(map(len, model.categories.values()))
+    return count
 
 
 def _noise(plan: Plan) -> float:

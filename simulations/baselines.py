@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from statistics import fmean
 from typing import Any
 
@@ -19,8 +20,10 @@ from ..core.layout import Vector
 from ..core.mechanism import MechanismSpec
 from ..core.plan import Plan
 from ..data.site_data import SiteData
+from ..models.resident import Features
 from ..privacy.noise import SeededNoise
 from ..server.drive import released_vector
+from ..server.task import finish
 from ..strategies.catalog import strategy_for
 from .consortium import ModelFactory
 from .figures import Figures, figures, majority, measure
@@ -87,15 +90,15 @@ def run_baselines(
     (a federation's normaliser would be wrong for it), which only a comparison may do.
     """
 
+    train = partial(_train, plan, factory=factory, features=records.features)
+
     def alone(name: str) -> tuple[dict[str, float], dict[str, float]]:
         data = records.by_site[name]
         spec = replace(
             specs[name],
             normaliser=max(1.0, specs[name].sampling_rate * len(units_of(specs[name], data))),
         )
-        trainer, vector = _train(
-            plan, data, spec, label=f"local:{name}", factory=factory, fitted_on={name: data}
-        )
+        trainer, vector = train(data, spec, label=f"local:{name}", fitted_on={name: data})
         own = trainer.evaluate(vector, data) if records.test_sites is not None else {}
         return measure(plan, trainer, vector, records), own
 
@@ -107,10 +110,8 @@ def run_baselines(
             noise_multiplier=0.0,
             normaliser=any_spec.sampling_rate * len(units_of(any_spec, data)),
         )
-        trainer, vector = _train(
-            plan, data, spec, label="pooled", factory=factory, fitted_on=records.by_site
-        )
-        return figures(plan, trainer.load(vector), records)
+        trainer, vector = train(data, spec, label="pooled", fitted_on=records.by_site)
+        return figures(plan, lambda x: trainer.outputs(vector, x), records)
 
     pool = ThreadPoolExecutor(workers, initializer=prepare)
     try:
@@ -135,20 +136,21 @@ def _train(
     label: str,
     factory: ModelFactory,
     fitted_on: Mapping[str, SiteData],
+    features: Features,
 ) -> tuple[Trainer, Vector]:
     """Return a model trained on one set of records alone: its trainer, and the released vector.
 
     Common statistics and calibration are those of ``fitted_on``, noised where the training is.
     """
-    trainer, strategy = Trainer(factory(), plan), strategy_for(plan)
+    trainer = Trainer(factory(), plan, features=features)
+    strategy = strategy_for(plan)
     noise = SeededNoise(simulation_seed(plan))
     fitting = noise if spec.noise_multiplier > 0 else None
     vector = with_statistics(plan, trainer, fitted_on, noise=fitting, label=label)
-    state, still = strategy.init(trainer.whole), np.zeros(trainer.fitted.size, dtype=np.float32)
+    state, size = strategy.init(trainer.layout), trainer.layout.size
     for number in range(1, plan.rounds.count + 1):
         update = trainer.train(vector, data, spec, noise, site=label, round=number)
-        state = strategy.fold(state, np.concatenate([update, still]), 1.0)
-        vector, state = strategy.finish(state, vector)
+        vector, state = finish(strategy, strategy.fold(state, update, 1.0), vector, size=size)
     released = released_vector(vector, state)
     return trainer, with_calibration(plan, trainer, released, fitted_on, noise=fitting, label=label)
 

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from torch import nn
 
@@ -18,6 +17,7 @@ from ..client.reach import round_reach
 from ..client.site import Site
 from ..client.spool import Spool
 from ..client.train import Trainer
+from ..client.words import all_records
 from ..core.digest import sha256_hex
 from ..core.errors import InvalidInput
 from ..core.layout import Layout, Vector
@@ -25,6 +25,7 @@ from ..core.mechanism import Budget, MechanismSpec
 from ..core.plan import Plan, SiteRef
 from ..core.signing import load_or_create
 from ..data.site_data import SiteData
+from ..models.resident import Features
 from ..privacy.derive import mechanism, noise_multiplier
 from ..privacy.fingerprint import Register
 from ..privacy.ledger import Ledger
@@ -69,6 +70,7 @@ def assemble(
     folder: Path,
     *,
     policies: Mapping[str, Policy] | None = None,
+    features: Features | None = None,
     own_strategy: bool = False,
 ) -> Consortium:
     """Return the consortium; its keys, ledgers and spools are made or reopened in ``folder``.
@@ -84,7 +86,10 @@ def assemble(
             cure="pass records for every site, or take it off the roster",
         )
     coordinator = load_or_create(folder / KEYS / "coordinator.pem")
-    trainers = {ref.name: Trainer(model, plan) for ref, model in _same_models(plan, factory)}
+    trainers = {
+        ref.name: Trainer(model, plan, features=features)
+        for ref, model in _same_models(plan, factory)
+    }
     first = trainers[plan.sites[0].name]
     layout = first.layout
     sigma = noise_multiplier(plan)
@@ -177,14 +182,15 @@ def open_ledger(
 ) -> Ledger:
     """Open a site's ledger as a real site does: for these records alone, with an anchor."""
     own = folder / "sites" / site
+    x, y = all_records(data)
     return open_for_records(
         folder / "ledgers" / f"{site}.sqlite",
         data.asset,
         budget,
         key,
         register=Register(own / "records.sqlite"),
-        x=np.concatenate([data.train_x, data.test_x]),
-        y=np.concatenate([data.train_y, data.test_y]),
+        x=x,
+        y=y,
         anchor=own / "ledger.anchor",
     )
 

@@ -34,7 +34,7 @@ class Feed:
             case "invited":
                 for site in event["sites"]:
                     self._heard.invited(event["round"], site)
-            case "answered":
+            case "answered" if event["round"]:  # a question before or after the rounds is none
                 self._heard.answered(event["round"], event["site"], event["code"])
             case "round":
                 release = release_of(event)

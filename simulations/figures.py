@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from torch import nn
+from numpy.typing import NDArray
 
 from ..client.train import Trainer
 from ..core.layout import Vector
 from ..core.plan import Plan
-from ..models.evaluate import evaluate, logits, site_metrics
+from ..models.evaluate import finite_outputs, site_metrics
 from ..models.tasks import task
 from .records import Records
+
+Answer = Callable[[NDArray[Any]], NDArray[Any]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,20 +27,21 @@ class Figures:
     by_site: dict[str, dict[str, float]]
 
 
-def figures(plan: Plan, model: nn.Module, records: Records) -> Figures:
+def figures(plan: Plan, answer: Answer, records: Records) -> Figures:
     """Return the metrics of a model on the global test part, empty without labelled records.
 
-    Where test records belong to sites, ``macro_accuracy`` is the mean of the sites' accuracies.
+    ``answer`` gives the model's outputs of raw values. Where test records belong to sites,
+    ``macro_accuracy`` is the mean of the sites' accuracies.
     """
     test, sites = records.test, records.test_sites
     if test.y is None or len(test) == 0:
         return Figures(metrics={}, by_site={})
     kind = task(plan.model)
+    outputs = finite_outputs(answer(test.x))
+    metrics = kind.metrics(outputs, test.y)
     if sites is None:
-        return Figures(metrics=evaluate(model, kind, test.x, test.y), by_site={})
-    outputs = logits(model, test.x, keep=kind.compact)
+        return Figures(metrics=metrics, by_site={})
     each: Mapping[str, Any] = site_metrics(kind, outputs, test.y, sites)
-    metrics = kind.metrics(np.nan_to_num(outputs, nan=0.0, posinf=0.0, neginf=0.0), test.y)
     if "macro_accuracy" in each:
         metrics["macro_accuracy"] = each["macro_accuracy"]
     return Figures(metrics=metrics, by_site=each["by_site"])
@@ -46,9 +49,7 @@ def figures(plan: Plan, model: nn.Module, records: Records) -> Figures:
 
 def measure(plan: Plan, trainer: Trainer, vector: Vector, records: Records) -> dict[str, float]:
     """Return the metrics of a released vector on the global test part."""
-    if len(records.test) == 0:
-        return {}
-    return figures(plan, trainer.load(vector), records).metrics
+    return figures(plan, lambda x: trainer.outputs(vector, x), records).metrics
 
 
 def majority(plan: Plan, records: Records) -> dict[str, Any] | None:

@@ -20,6 +20,7 @@ from scipy.special import ndtr
 from torch import Tensor
 
 from ..client import train as training
+from ..client.phases import Phase
 from ..client.site import Site
 from ..core.errors import Refused
 from ..core.layout import Layout, Vector
@@ -195,7 +196,13 @@ def _clipper(bend: Bend) -> Mutant:
 
     def broken(self: training.Trainer, *args: Any, **options: Any) -> None:
         init(self, *args, **options)
-        self._clipper = _Bent(self._clipper, self.layout, bend)
+        of, layout = self._phases.of, self.layout
+
+        def bent(round: int) -> Phase:
+            phase = of(round)
+            return replace(phase, clipper=_Bent(phase.clipper, layout, bend))
+
+        self._phases.of = bent
 
     return lambda: _patched(training.Trainer, "__init__", broken)
 

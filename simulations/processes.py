@@ -179,6 +179,10 @@ def _write_records(path: Path, data: SiteData) -> None:
     arrays = {name: getattr(data, name) for name in ("train_x", "train_y", "test_x", "test_y")}
     if data.train_units is not None and data.test_units is not None:
         arrays |= {"train_units": data.train_units, "test_units": data.test_units}
+    held = {"val_x": data.calibration_x, "val_y": data.calibration_y}
+    if "train_units" in arrays:
+        held["val_units"] = data.calibration_units
+    arrays |= {name: values for name, values in held.items() if values is not None}
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
     write_atomic(path, buffer.getvalue(), mode=0o600)

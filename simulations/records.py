@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from ..data.datasets import load
 from ..data.public import PublicSet
 from ..data.site_data import SiteData
 from ..data.split import dirichlet, holdout, iid
+from ..models.resident import Features
 
 GLOBAL_TEST_SHARE = 0.2
 SITE_TEST_SHARE = 0.1
@@ -29,13 +30,15 @@ class Records:
     """Every site's records and the global test part, declared public for this simulation.
 
     ``test_sites`` (n,) names the site that each test record belongs to, None where they belong
-    to none; ``policies`` are those of the sites' own files, empty without such files.
+    to none; ``policies`` are those of the sites' own files, None without such files;
+    ``features`` is what the open model's frozen trunk makes of all of these records.
     """
 
     by_site: Mapping[str, SiteData]
     test: PublicSet
     test_sites: NDArray[np.str_] | None = None
     policies: Mapping[str, Policy] | None = None
+    features: Features = field(default_factory=Features, compare=False)
 
 
 def split_records(plan: Plan) -> Records:

@@ -193,6 +193,7 @@ class _Run:
                         self._factory,
                         self._folder,
                         policies=records.policies,
+                        features=records.features,
                         own_strategy=own,
                     )
                 )
@@ -229,7 +230,8 @@ class _Run:
         strategy: Strategy | None,
     ) -> tuple[Vector, dict[str, dict[str, float]]]:
         """Drive all rounds through ServerApp and ClientApps on the in-process Grid."""
-        plan, probe = self._plan, Trainer(self._factory(), self._plan)
+        plan = self._plan
+        probe = Trainer(self._factory(), plan, features=records.features)
         self._heard.stage("rounds")
         job = store.job
         found: list[tuple[Vector, dict[str, dict[str, float]]]] = []

@@ -18,6 +18,7 @@ from ..core.plan import Plan
 from ..data.public import PublicSet
 from ..edge.stage import skipped
 from ..models import registry
+from ..models.evaluate import logits
 from ..server.models_out import write_whole_model
 from ..server.publish import publish_run
 from ..server.result import SCHEMA, evaluation_of, history_of, sites_of, versions
@@ -59,8 +60,8 @@ class Stages:
     def values(self, records: Records, rounds: Rounds) -> dict[str, Any]:
         """Return the values of result.json that the rounds alone determine."""
         plan, privacy = self.plan, rounds.privacy
-        trainer = Trainer(self.factory(), plan)
-        found = figures(plan, trainer.load(rounds.vector), records)
+        trainer = Trainer(self.factory(), plan, features=records.features)
+        found = figures(plan, lambda x: trainer.outputs(rounds.vector, x), records)
         metrics = found.metrics
         size = write_whole_model(self.folder, trainer.load(rounds.vector))
         return {
@@ -145,7 +146,7 @@ class Stages:
         model = registry.open_model(self.plan.model)
         if model is None:  # its own head answers other questions
             return None
-        metrics = figures(self.plan, model, records).metrics
+        metrics = figures(self.plan, lambda x: logits(model, x), records).metrics
         return {"accuracy": metrics.get("accuracy"), "metrics": metrics}
 
 

@@ -13,7 +13,8 @@ from collegium.core.plan import Plan
 from collegium.data.public import PublicSet
 from collegium.data.site_data import SiteData
 from collegium.models import registry
-from collegium.simulations.figures import figures, majority, measure
+from collegium.models.evaluate import logits
+from collegium.simulations.figures import Answer, figures, majority, measure
 from collegium.simulations.records import Records
 
 MakePlan = Callable[..., Plan]
@@ -36,6 +37,11 @@ def site(train: list[int], test: list[int]) -> SiteData:
     )
 
 
+def answer(plan: Plan) -> Answer:
+    model = registry.build(plan.model)
+    return lambda x: logits(model, x)
+
+
 def records(test: PublicSet, sites: list[str] | None = None, **by_site: SiteData) -> Records:
     names = None if sites is None else np.array(sites)
     return Records(by_site=by_site, test=test, test_sites=names)
@@ -50,9 +56,8 @@ def test_nothing_is_told_without_labels_or_records(make_plan: MakePlan) -> None:
 
 def test_each_site_counts_as_much_as_any_other(make_plan: MakePlan) -> None:
     plan = make_plan()  # a zero model answers class 0
-    model = registry.build(plan.model)
     test = public([0, 0, 0, 1], 4)
-    found = figures(plan, model, records(test, ["large", "large", "large", "small"]))
+    found = figures(plan, answer(plan), records(test, ["large", "large", "large", "small"]))
     assert found.metrics["accuracy"] == pytest.approx(0.75)
     assert found.metrics["macro_accuracy"] == pytest.approx(0.5)
     assert found.by_site["large"]["accuracy"] == 1.0
@@ -61,7 +66,7 @@ def test_each_site_counts_as_much_as_any_other(make_plan: MakePlan) -> None:
 
 def test_without_sites_there_is_no_mean_over_them(make_plan: MakePlan) -> None:
     plan = make_plan()
-    found = figures(plan, registry.build(plan.model), records(public([0, 0, 1])))
+    found = figures(plan, answer(plan), records(public([0, 0, 1])))
     assert "macro_accuracy" not in found.metrics
     assert found.by_site == {}
 
