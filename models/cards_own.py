@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from types import MappingProxyType
 
 from .cards import FEATURE_NORM, HEAD_ONLY, PARTS, PREDICTS, RANDOM, ModelCard, Option
@@ -147,7 +147,7 @@ def _hashed() -> ModelCard:
         head_inputs=0,
         weights=None,
         trained_on="nothing: it starts at zero",
-        summary="a linear model over the counts of hashed words, scaled to L2 norm 1",
+        summary="a linear model over the roots of counts of hashed words, scaled to one length",
         input_kind="text",
         tasks=PREDICTS,
         parts=HEAD_ONLY,
@@ -161,6 +161,7 @@ def _hashed() -> ModelCard:
                 name="tokens", default=256, low=1, high=8192,
                 about="words and pairs that are read of each text",
             ),
+            replace(FEATURE_NORM, default=1, low=0.01),
         ),
     )  # fmt: skip
 

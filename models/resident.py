@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import tempfile
 from threading import Lock
 from typing import Any, cast
 
@@ -11,6 +13,9 @@ from torch import Tensor, nn
 
 from .evaluate import logits
 from .preprocess import TablePreprocess
+
+PART = 8192  # records whose features are in memory at once
+SPILL_BYTES = 512 << 20
 
 
 class HeadAlone(nn.Module):
@@ -54,9 +59,26 @@ class Features:
         with mine:  # who asks for the same records meanwhile waits, and does not compute them too
             found = self._known.get(id(x))
             if found is None or found[0] is not x:
-                made = np.ascontiguousarray(logits(trunk, x), dtype=np.float32)
-                found = self._known[id(x)] = (x, made)
+                found = self._known[id(x)] = (x, _through(trunk, x))
             return found[1]
+
+
+def _through(trunk: nn.Module, x: NDArray[Any]) -> NDArray[np.float32]:
+    """Return the features of all records, in parts; many of them lie in a nameless file."""
+    made = np.zeros((0, 0), dtype=np.float32)
+    for start in range(0, max(len(x), 1), PART):
+        part = logits(trunk, x[start : start + PART]).astype(np.float32, copy=False)
+        if start == 0:
+            made = _room((len(x), *part.shape[1:]))
+        made[start : start + len(part)] = part
+    return made
+
+
+def _room(shape: tuple[int, ...]) -> NDArray[np.float32]:
+    if math.prod(shape) * 4 <= SPILL_BYTES:
+        return np.empty(shape, dtype=np.float32)
+    with tempfile.TemporaryFile() as stream:  # it has no name, and goes when the array goes
+        return np.memmap(stream, dtype=np.float32, mode="w+", shape=shape)
 
 
 class Resident:
@@ -80,8 +102,12 @@ class Resident:
 def is_resident(model: nn.Module, trainable: str) -> bool:
     """Return whether features may be kept: the trunk is frozen, and nothing in it is fitted.
 
-    A table's first layer is fitted by the plan's common statistics, and costs nothing to run.
+    A table's first layer is fitted by the plan's common statistics, and a trunk without weights
+    costs nothing to run.
     """
     parts = all(hasattr(model, name) for name in ("features", "head", "output", "preprocess"))
-    dense = parts and isinstance(model.head, nn.Linear)  # it reads one vector per record
-    return trainable == "head" and dense and not isinstance(model.preprocess, TablePreprocess)
+    if trainable != "head" or not parts or isinstance(model.preprocess, TablePreprocess):
+        return False
+    if not isinstance(model.head, nn.Linear):  # it reads one vector per record
+        return False
+    return len(list(model.parameters())) > len(list(model.head.parameters()))

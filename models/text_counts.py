@@ -1,4 +1,4 @@
-"""The first layer of the hashed text model: numbers of buckets to counts of length one."""
+"""The first layer of the hashed text model: numbers of buckets to damped counts."""
 
 from __future__ import annotations
 
@@ -7,11 +7,15 @@ from torch import Tensor, nn
 
 
 class Counts(nn.Module):
-    """(batch, tokens) buckets, -1 for none, to (batch, buckets) counts of L2 norm 1."""
+    """(batch, tokens) buckets, -1 for none, to (batch, buckets) roots of counts, scaled.
 
-    def __init__(self, buckets: int) -> None:
+    The root keeps one word that is said often from drowning all others; ``norm`` is the L2 norm
+    of every record's row, which bounds its gradient.
+    """
+
+    def __init__(self, buckets: int, norm: float = 1.0) -> None:
         super().__init__()
-        self.buckets = buckets
+        self.buckets, self.norm = buckets, norm
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (batch, tokens) to (batch, buckets); a text without words to zeros."""
@@ -21,5 +25,5 @@ class Counts(nn.Module):
         kind = x.dtype if x.is_floating_point() else torch.float32
         counts = x.new_zeros((len(x), self.buckets + 1), dtype=kind)
         counts = counts.scatter_add(1, place, torch.ones_like(place, dtype=kind))
-        counts = counts[:, : self.buckets]
-        return counts / counts.norm(dim=1, keepdim=True).clamp(min=1)
+        damped = counts[:, : self.buckets].sqrt()
+        return damped * (self.norm / damped.norm(dim=1, keepdim=True).clamp(min=1))

@@ -28,14 +28,16 @@ def hashed_tokens(
 ) -> NDArray[np.int32]:
     """Return (n, tokens) int32 buckets of the words of n texts, -1 after the last one.
 
-    Words are runs of letters and digits, and single signs, in lower case after NFKC. With
-    ``bigrams`` each pair of neighbours follows, too, after all single words. The hash is
-    BLAKE2b, so that every machine agrees (Weinberger et al., ICML 2009).
+    Words are runs of letters and digits, and single signs, in lower case after NFKC; a number
+    counts by its length alone, for a telephone number is no word. With ``bigrams`` each pair of
+    neighbours follows, too, after all single words. The hash is BLAKE2b, so that every machine
+    agrees (Weinberger et al., ICML 2009).
     """
     found = np.full((len(texts), tokens), PADDING, dtype=np.int32)
     known: dict[str, int] = {}
     for row, text in enumerate(texts):
-        words = _WORD.findall(unicodedata.normalize("NFKC", text).lower())
+        found_words = _WORD.findall(unicodedata.normalize("NFKC", text).lower())
+        words = ["0" * len(word) if word.isdigit() else word for word in found_words]
         if bigrams:
             words += [f"{first} {second}" for first, second in pairwise(words)]
         for place, word in enumerate(words[:tokens]):
@@ -59,4 +61,5 @@ def build(card: ModelCard, ref: ModelRef, source: Source | None) -> nn.Module:
 
     del source
     buckets = card.whole(ref, "buckets")
-    return Headed(Counts(buckets), nn.Identity(), zero_head(buckets, outputs(ref)))
+    norm = card.option(ref, "feature_norm")
+    return Headed(Counts(buckets, norm), nn.Identity(), zero_head(buckets, outputs(ref)))

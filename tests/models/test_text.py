@@ -50,10 +50,18 @@ def test_any_text_gives_numbers_in_range(texts: list[str], buckets: int) -> None
     assert (padding[:, 1:] >= padding[:, :-1]).all()  # after the last word only
 
 
+def test_numbers_count_by_their_length() -> None:
+    one, two, three = (
+        hashed_tokens([text], buckets=2**20, tokens=2, bigrams=False).tolist()
+        for text in ("call 0711", "call 4242", "call 42")
+    )
+    assert one == two != three
+
+
 def test_counts_have_length_one_and_no_words_give_zeros() -> None:
     x = torch.tensor([[1.0, 1.0, 3.0, -1.0], [-1.0, -1.0, -1.0, -1.0]])
     found = Counts(4)(x)
-    assert found[0].tolist() == pytest.approx([0, 2 / 5**0.5, 0, 1 / 5**0.5])
+    assert found[0].tolist() == pytest.approx([0, (2 / 3) ** 0.5, 0, (1 / 3) ** 0.5])
     assert found[1].tolist() == [0, 0, 0, 0]
 
 
