@@ -41,7 +41,7 @@ class Problem:
     cure: str
 
     def __str__(self) -> str:
-        return f"{self.where}: {self.what}. {self.why}. Cure: {self.cure}."
+        return f"{self.where}: {self.what}. {self.why}. {_cure(self.cure)}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,8 +77,13 @@ class CollegiumError(Exception):
         if self.why:
             parts.append(_sentence(self.why))
         if self.cure:
-            parts.append("Cure: " + self.cure.rstrip(".") + ".")
+            parts.append(_cure(self.cure))
         return " ".join(parts)
+
+
+def _cure(text: str) -> str:
+    """Return a cure as the end of a message; one that asks something keeps its question mark."""
+    return f"Cure: {text}" if text.endswith("?") else f"Cure: {text.rstrip('.')}."
 
 
 def _sentence(text: str) -> str:

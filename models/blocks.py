@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import nn
 
+from ..core.errors import InvalidInput
+
 CONTAINERS = (nn.Sequential, nn.ModuleList)
 NORMS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
@@ -14,21 +16,24 @@ def last_blocks(model: nn.Module, count: int) -> list[str]:
     ``Sequential`` and ``ModuleList`` are unrolled wherever they stand; any other module is where
     it holds such a container and more than half of the body's weights (embeddings aside), as the
     encoder of a transformer does. What remains is a block: a residual block, a transformer
-    layer, a convolution. Norms belong to the block before them. Fewer blocks than ``count``: all.
+    layer, a convolution. Norms belong to the block before them. Raises ``InvalidInput`` when
+    there are fewer blocks than ``count``: nearly everything would train under a small name.
     """
+    parts = _parts(model)
+    blocks = [place for place, (_, module) in enumerate(parts) if not isinstance(module, NORMS)]
+    if parts and count > len(blocks):
+        raise InvalidInput(
+            f"trainable = 'last:{count}' asks for more blocks than this model has",
+            why=f"this model has {len(blocks)} block{'s' * (len(blocks) != 1)} before its head",
+            cure=f'write "last:{len(blocks)}" or fewer, or "all"' if blocks else 'write "all"',
+        )
+    return [name for name, _ in parts[blocks[-count] :]] if parts else []
+
+
+def _parts(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    """Return the blocks and norms before the head, in module order."""
     body = model.get_submodule("body") if "body" in dict(model.named_children()) else None
-    if body is None:
-        return []
-    half = _weights(body) / 2
-    found: list[str] = []
-    left = count
-    for name, module in reversed(_unrolled("body", body, half)):
-        found.append(name)
-        if not isinstance(module, NORMS):
-            left -= 1
-        if left == 0:
-            break
-    return found[::-1]
+    return [] if body is None else _unrolled("body", body, _weights(body) / 2)
 
 
 def _unrolled(name: str, module: nn.Module, half: float) -> list[tuple[str, nn.Module]]:

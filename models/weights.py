@@ -12,6 +12,7 @@ from ..core.digest import PREFIX, file_digest
 from ..core.files import write_atomic
 
 SETTING = "COLLEGIUM_WEIGHTS"
+DATA = "COLLEGIUM_DATA"
 ENDINGS = frozenset({".safetensors", ".pt", ".pth", ".th", ".bin"})
 _LOG = logging.getLogger(__name__)
 
@@ -20,9 +21,10 @@ def find_weights(digest: str) -> Path | None:
     """Return a local file whose SHA-256 is ``digest`` (``sha256:...``), None without one.
 
     Looked through: the files and folders that COLLEGIUM_WEIGHTS lists (``os.pathsep`` between
-    them; folders with all below them), then the caches of torch and Hugging Face. A file whose
-    name holds the digest's first digits is hashed first. Digests are remembered by path, size
-    and time of the last change; whoever loads the file checks its bytes again.
+    them; folders with all below them), the folder weights of COLLEGIUM_DATA, then the caches of
+    torch and Hugging Face. A file whose name holds the digest's first digits is hashed first.
+    Digests are remembered by path, size and time of the last change; whoever loads the file
+    checks its bytes again.
     """
     remembered = _Digests()
     short = digest.removeprefix(PREFIX)[:8]
@@ -38,9 +40,11 @@ def find_weights(digest: str) -> Path | None:
 
 
 def weight_folders() -> tuple[Path, ...]:
-    """Return the files and folders that COLLEGIUM_WEIGHTS lists."""
+    """Return what COLLEGIUM_WEIGHTS lists, and the folder weights of COLLEGIUM_DATA."""
     listed = os.environ.get(SETTING, "").split(os.pathsep)
-    return tuple(Path(entry).expanduser() for entry in listed if entry)
+    found = [Path(entry).expanduser() for entry in listed if entry]
+    beside = os.environ.get(DATA, "")
+    return (*found, Path(beside).expanduser() / "weights") if beside else tuple(found)
 
 
 def cache_folders() -> tuple[Path, ...]:

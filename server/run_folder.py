@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,12 +11,15 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from ..core.errors import OutputExists
+from ..core.errors import InvalidInput, MissingInput, NotAvailable, OutputExists
 from ..core.files import write_atomic
 from ..core.plan import Plan
 from ..core.plan_file import write_plan
 from .out_folder import nameable
 from .result import FILE
+
+_BEFORE_ANYTHING = frozenset((".lock", "log.jsonl", "plan.toml", "stages"))
+"""What a run's folder holds while nothing but the plan has been read."""
 
 
 @contextmanager
@@ -33,6 +37,7 @@ def workspace(folder: Path, plan: Plan, *, identity: str, resume: bool) -> Gener
             why="a run never overwrites another",
             cure="choose another --out, or --resume the run that it holds",
         )
+    fresh = not any(folder.iterdir())
     lock = FileLock(folder / ".lock")
     try:
         lock.acquire(timeout=0)
@@ -47,8 +52,23 @@ def workspace(folder: Path, plan: Plan, *, identity: str, resume: bool) -> Gener
         if not (folder / "plan.toml").is_file():
             write_atomic(folder / "plan.toml", write_plan(plan).encode())
         yield folder
+    except (InvalidInput, MissingInput, NotAvailable):
+        lock.release()
+        if fresh:
+            _undo(folder)
+        raise
     finally:
         lock.release()
+
+
+def _undo(folder: Path) -> None:
+    """Leave an empty folder where a mistake ended a run that had begun nothing: it can be mended.
+
+    Where a ledger or a round has been begun, everything stays.
+    """
+    if {path.name for path in folder.iterdir()} <= _BEFORE_ANYTHING:
+        for path in folder.iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _same_run(folder: Path, identity: str) -> None:

@@ -39,6 +39,7 @@ from .consortium import Consortium, ModelFactory, assemble
 from .figures import measure
 from .grid import LocalGrid
 from .listener import Listener, RoundCallback
+from .reading import require_fit
 from .records import Records, split_records
 from .resources import ResourceMeter
 from .stages import Rounds, Stages, one_thread
@@ -171,8 +172,10 @@ class _Run:
         """Return the values of result.json, all but time and memory."""
         plan, heard = self._plan, self._heard
         one_thread()
+        self._factory()  # a model that is not here is said before the first record is read
         heard.stage("data")
         records = self._records(sites)
+        require_fit(plan, records)
         identity = run_identity(plan, custom=self._custom)
         with ExitStack() as open_files:
             store = open_files.enter_context(

@@ -9,13 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..client.policy import Policy
-from ..client.words import policy_of, read_records
+from ..client.words import policy_of
 from ..core.errors import InvalidInput, MissingInput, Refused
 from ..core.plan import Plan
 from ..core.site_file import SiteFile
 from ..data.public import PublicSet
 from ..data.site_data import SiteData
 from ..data.split import holdout
+from .reading import read
 from .records import SITE_TEST_SHARE, Indices, Records, deal, simulation_of, simulation_seed
 
 
@@ -35,14 +36,14 @@ def records_of_files(plan: Plan) -> Records:
             why="[simulation] files names a folder of site files, or one site file",
             cure="correct it; it is relative to plan.toml",
         )
-    return _dealt(plan, SiteFile.load(path))
+    file = SiteFile.load(path)
+    return _dealt(plan, file, read(file, path, plan))
 
 
 def _each_site(plan: Plan, folder: Path) -> Records:
     files = {site.name: _site_file(folder, site.name) for site in plan.sites}
     policies = {name: _policy(file, plan) for name, file in files.items()}
-    seed = simulation_seed(plan)
-    by_site = {name: read_records(file, plan, seed=seed) for name, file in files.items()}
+    by_site = {name: read(file, folder / f"{name}.toml", plan) for name, file in files.items()}
     parts = list(by_site.values()) if plan.evaluation.origin == "public" else []
     empty = next(iter(by_site.values()))
     test = PublicSet(
@@ -83,10 +84,8 @@ def _policy(file: SiteFile, plan: Plan) -> Policy:
     return policy
 
 
-def _dealt(plan: Plan, file: SiteFile) -> Records:
-    seed = simulation_seed(plan)
-    whole = read_records(file, plan, seed=seed)
-    rng = np.random.default_rng([0xF11E, seed])
+def _dealt(plan: Plan, file: SiteFile, whole: SiteData) -> Records:
+    rng = np.random.default_rng([0xF11E, simulation_seed(plan)])
     parts = deal(plan, whole.train_y, rng, source=file.data.asset)
     held = _held_out(plan, whole, rng)
     by_site: dict[str, SiteData] = {}

@@ -27,6 +27,7 @@ from .consortium import KEYS
 from .feed import Feed
 from .listener import Listener
 from .processes import Lab, make_lab, running, site_file
+from .reading import require_fit
 from .records import simulation_of, split_records
 from .resources import ResourceMeter
 from .run import RunResult, resumable_disk
@@ -70,8 +71,10 @@ def up(
 
 def _run(plan: Plan, folder: Path, heard: Listener) -> dict[str, Any]:
     one_thread()
+    opening(plan)  # a model that is not here is said before the first record is read
     heard.stage("data")
     records = split_records(plan)
+    require_fit(plan, records)
     lab = make_lab(plan, folder, records)
     job = prepare_job(lab.coordinator, folder, lab.coordinator.home.state)
     if load_stage(folder, STAGE) is None:

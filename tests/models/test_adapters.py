@@ -51,7 +51,14 @@ def test_last_trains_the_head_and_the_blocks_before_it() -> None:
     assert one == ["body.4.weight", "body.4.bias", "head.weight", "head.bias"]
     assert {name.rpartition(".")[0] for name in two} == {"body.2.0", "body.2.1", "body.4", "head"}
     every = [name for name, _ in GlyphCNN().named_parameters()]
-    assert list(select_trainable(GlyphCNN(), "last:99")) == every
+    assert list(select_trainable(GlyphCNN(), "last:4")) == every
+
+
+@pytest.mark.parametrize("count", [5, 99])
+def test_more_blocks_than_there_are_is_refused_with_their_number(count: int) -> None:
+    with pytest.raises(InvalidInput, match="has 4 blocks") as caught:
+        select_trainable(GlyphCNN(), f"last:{count}")
+    assert 'write "last:4" or fewer, or "all"' in caught.value.cure
 
 
 def test_a_model_that_mixes_records_is_refused_with_the_cure() -> None:

@@ -125,3 +125,36 @@ def test_what_is_not_there_or_not_this_site(plan: Plan, tmp_path: Path) -> None:
     (tmp_path / "s1.toml").write_text((tmp_path / "s0.toml").read_text())
     with pytest.raises(InvalidInput, match="is the file of site 's0'"):
         split_records(plan)
+
+
+def test_a_mistake_leaves_the_out_folder_as_it_was(plan: Plan, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    good = (tmp_path / "s1.csv").read_text()
+    (tmp_path / "s1.csv").write_text("")
+    with pytest.raises(InvalidInput, match=r"s1\.toml: s1\.csv is empty"):
+        simulate(plan, out=out)
+    assert not list(out.iterdir())
+    (tmp_path / "s1.csv").write_text(good)
+    assert simulate(plan, out=out).values["rounds"] == 2  # the same command, once it is mended
+
+
+def test_a_roster_that_is_too_small_is_said_before_anything_is_written(
+    plan: Plan, tmp_path: Path
+) -> None:
+    small = replace(plan, sites=(plan.sites[0], replace(plan.sites[1], public_records=3)))
+    with pytest.raises(InvalidInput, match="site 's1'") as caught:
+        simulate(small, out=tmp_path / "run")
+    assert "public_records" in str(caught.value.problems)
+    assert not list((tmp_path / "run").iterdir())
+
+
+def test_what_a_run_has_begun_stays(plan: Plan, tmp_path: Path) -> None:
+    """Ledgers are never removed, whatever ends the run."""
+    out = tmp_path / "run"
+
+    def fail(_: object) -> None:
+        raise InvalidInput("a callback's own mistake")
+
+    with pytest.raises(InvalidInput, match="callback"):
+        simulate(plan, out=out, on_round=fail)
+    assert {path.name for path in out.iterdir()} >= {"ledgers", "rounds", "plan.toml"}
