@@ -30,6 +30,7 @@ from ..privacy.events import Spend
 from ..privacy.ledger import Ledger
 from ..privacy.noise import Floats, NoiseSource
 from ..privacy.survey import StatisticsQuery, noised, shares_of
+from .gate import same_base
 from .halt import OtherBase
 from .spool import Spool, digest_of
 from .train import Trainer, units_of
@@ -90,6 +91,8 @@ class Once:
         sent = self.ledger.committed(job=asked.job, round=ONCE, attempt=asked.attempt)
         if sent not in (None, digest_of(reply) if reply else ""):
             raise CollegiumError("this question was answered with bytes that are not here any more")
+        if not same_base(self.ledger, asked):  # a charge without its reply is of one model, too
+            raise OtherBase
         if reply is not None and self._base_of(reply, asked.attempt) != asked.base_sha256:
             raise OtherBase
         return reply

@@ -28,11 +28,25 @@ COLUMN = "file"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileList:
-    """Files of records: (n,) ``paths``, (n, ...) labels, (n,) units or None."""
+    """Files of records: (n,) ``paths``, (n, ...) labels, (n,) units or None.
+
+    ``rows`` (n,) are their row numbers where a table lists them.
+    """
 
     paths: tuple[Path, ...]
     y: Labels
     units: NDArray[Any] | None = None
+    rows: NDArray[np.int64] | None = None
+
+    def called(self, index: int) -> str:
+        """Return how people find a file: its name, and its row or its place among all paths.
+
+        Two folders may hold one name; the folder's own name is a label and is not said.
+        """
+        name = shown(self.paths[index].name)
+        if self.rows is not None:
+            return f"{name} (row {self.rows[index]} of the table)"
+        return f"{name} (file {index + 1} of {len(self.paths)} in sorted order)"
 
 
 def labelled_files(
@@ -92,14 +106,14 @@ def read_all(
     """
     grown = Growing(shape, dtype, spill_bytes=spill_bytes)
     bad: dict[str, list[str]] = {}
-    for path in files.paths:
+    for index, path in enumerate(files.paths):
         try:
             grown.append(read(path)[None])
         except BadPicture as error:
-            bad.setdefault(str(error), []).append(path.name)
+            bad.setdefault(str(error), []).append(files.called(index))
         except OSError as error:
             why = error.strerror or type(error).__name__
-            bad.setdefault(f"it cannot be opened: {why}", []).append(path.name)
+            bad.setdefault(f"it cannot be opened: {why}", []).append(files.called(index))
     if bad:
         total = len(files.paths)
         raise InvalidInput(source, [_unreadable(why, names, total) for why, names in bad.items()])
@@ -109,7 +123,7 @@ def read_all(
 def _unreadable(why: str, names: Sequence[str], total: int) -> Problem:
     more = f" and {len(names) - MOST} more" if len(names) > MOST else ""
     return Problem(
-        where=", ".join(shown(name) for name in names[:MOST]) + more,
+        where=", ".join(names[:MOST]) + more,
         what=f"{len(names)} of {total} files cannot be read: {why}",
         why="Every record must be whole before training begins",
         cure="export those files again, or leave them out",
@@ -164,14 +178,15 @@ def _from_table(table: Path, plan: Plan, section: DataSection, *, labels: bool) 
             why="a table names files beside it, or in folders below",
             cure="write relative names without ..",
         )
-    absent = [path for path in paths if not path.is_file()]
+    files = FileList(paths=paths, y=found.y, units=found.units, rows=found.rows)
+    absent = [index for index, path in enumerate(paths) if not path.is_file()]
     if absent:
         raise InvalidInput(
             f"{table.name}: {len(absent)} of the {len(paths)} files that it names are not there",
-            why=f"the first of them: {shown(absent[0].name)}",
+            why=f"the first of them: {files.called(absent[0])}",
             cure="export them again, or leave their rows out",
         )
-    return FileList(paths=paths, y=found.y, units=found.units)
+    return files
 
 
 def _inside(path: Path, root: Path) -> bool:

@@ -36,20 +36,23 @@ class Faults:
     """Rows by column and kind of fault, told in the end as one problem each."""
 
     def __init__(self) -> None:
-        self._found: dict[tuple[str, str], Rows] = {}
+        self._found: dict[tuple[str, str, str], Rows] = {}
 
-    def add(self, column: str, kind: str, rows: Iterable[int]) -> None:
-        """Add rows of a fault; ``column`` '' where it is the whole row's; ``kind`` of ``KINDS``."""
+    def add(self, column: str, kind: str, rows: Iterable[int], *, detail: str = "") -> None:
+        """Add rows of a fault; ``column`` '' where it is the whole row's; ``kind`` of ``KINDS``.
+
+        ``detail``: what is said in place of the kind's own words; each is a problem of its own.
+        """
         rows = list(rows)
         if rows:
-            self._found.setdefault((column, kind), Rows()).add(rows)
+            self._found.setdefault((column, kind, detail), Rows()).add(rows)
 
     def __bool__(self) -> bool:
         return bool(self._found)
 
     def problems(self) -> list[Problem]:
         """Return one problem per column and kind, in the order in which they were met."""
-        return [_problem(column, kind, rows) for (column, kind), rows in self._found.items()]
+        return [_problem(*fault, rows) for fault, rows in self._found.items()]
 
 
 def row_words(rows: Sequence[int], first_row: int = 0) -> str:
@@ -59,10 +62,10 @@ def row_words(rows: Sequence[int], first_row: int = 0) -> str:
     return str(found)
 
 
-def _problem(column: str, kind: str, rows: Rows) -> Problem:
+def _problem(column: str, kind: str, detail: str, rows: Rows) -> Problem:
     what, why, cure = KINDS[kind]
     where = f"column {shown(column)}, {rows}" if column else str(rows)
-    return Problem(where=where, what=what, why=why, cure=cure)
+    return Problem(where=where, what=detail or what, why=why, cure=cure)
 
 
 KINDS: dict[str, tuple[str, str, str]] = {

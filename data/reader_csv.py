@@ -13,7 +13,7 @@ import numpy as np
 
 from ..core.errors import InvalidInput
 from ..core.site_data_section import DataSection
-from .problems import Faults
+from .problems import MOST, Faults
 from .table_columns import Chunk, Columns
 
 CHUNK = 8192
@@ -55,6 +55,7 @@ class CsvSource:
     def chunks(self, columns: Columns) -> Iterator[Chunk]:
         """Yield all records; raises ``InvalidInput`` for rows with more or fewer fields."""
         faults, width = Faults(), len(self._header)
+        others: set[int] = set()
         with self._rows() as rows:
             if not self._own_names:
                 next(rows, None)
@@ -62,7 +63,9 @@ class CsvSource:
             numbers: list[int] = []
             for number, row in rows:
                 if len(row) != width:
-                    faults.add("", "fields", [number])
+                    others.add(len(row))
+                    told = len(others) <= MOST
+                    faults.add("", "fields", [number], detail=self._fields(row) if told else "")
                     continue
                 batch.append(row)
                 numbers.append(number)
@@ -73,6 +76,11 @@ class CsvSource:
             raise InvalidInput(f"{self.name} ({width} columns)", faults.problems())
         if batch:
             yield self._chunk(batch, numbers, columns)
+
+    def _fields(self, row: Sequence[str]) -> str:
+        """Return how many fields a row has, and who says that it should have others."""
+        names = "[data] columns names" if self._own_names else "the header names"
+        return f"has {len(row)} field{'s' * (len(row) != 1)} where {names} {len(self._header)}"
 
     def _chunk(
         self, batch: Sequence[Sequence[str]], numbers: Sequence[int], columns: Columns

@@ -60,7 +60,7 @@ def _listed(path: Path, plan: Plan, section: DataSection) -> FileList:
         in_table = replace(section, unit=None) if by_tag else section
         files = labelled_files(path, plan, in_table, suffixes=SUFFIXES)
         units = _tags(files.paths, section.unit) if by_tag and section.unit else files.units
-        return FileList(paths=files.paths, y=files.y, units=units)
+        return replace(files, units=units)
     paths = files_in(path, SUFFIXES)
     faults = Faults()
     labels = _tags(paths, section.label).tolist()

@@ -59,13 +59,20 @@ def _masks(
             cure="correct [data] label",
         )
     masks = tuple(folder / f"{file.stem}.png" for file in files.paths)
-    absent = [mask for mask in masks if not mask.is_file()]
+    if len(set(masks)) < len(masks):
+        raise InvalidInput(
+            f"{len(masks) - len(set(masks))} of {len(masks)} pictures have the mask of another one",
+            why="each picture has a mask of its own name, and some names are alike",
+            cure="give each picture a name of its own",
+        )
+    masked = replace(files, paths=masks)
+    absent = [index for index, mask in enumerate(masks) if not mask.is_file()]
     if absent:
         raise InvalidInput(
             section.label,
             [
                 Problem(
-                    where=", ".join(shown(mask.name) for mask in absent[:MOST]),
+                    where=", ".join(masked.called(index) for index in absent[:MOST]),
                     what=f"{len(absent)} of {len(masks)} masks are not there",
                     why="Each picture has a mask of its own name, as .png",
                     cure="export them, or leave those pictures out",
@@ -75,7 +82,7 @@ def _masks(
     codes = mask_codes(plan.model.classes, section.labels)
     height, width, _ = image_shape(plan.model.image, "images")
     return read_all(
-        replace(files, paths=masks),
+        masked,
         lambda file: _mask(file, codes, (height, width)),
         source=section.label,
         shape=(height, width),

@@ -113,36 +113,47 @@ def columns_of(
         unit=section.unit,
         rows=filters,
     )
-    problems = _header_problems(source.header, found.wanted)
+    own = tuple(name.strip() for name in section.columns)
+    problems = _header_problems(source.header, found.wanted, own=bool(own) and own == source.header)
     problems += _section_problems(section, found)
     if problems:
         raise InvalidInput(source.name, problems)
     return found
 
 
-def _header_problems(header: Sequence[str], wanted: Sequence[str]) -> list[Problem]:
+def _header_problems(
+    header: Sequence[str], wanted: Sequence[str], *, own: bool
+) -> list[Problem]:
+    """Return what is not there, or twice; ``own``: the header is [data] columns."""
     problems: list[Problem] = []
+    place = "among [data] columns" if own else "in the header"
+    named = "[data] columns names {}" if own else "the file has {} columns"
+    cure = (
+        "write its name there, at the column's place in the file"
+        if own
+        else "name it in the header (or in [data] columns, for a file without one)"
+    )
     # a file without a header begins with a record, of which nothing may be said
-    is_header = any(name in header for name in wanted)
+    is_header = own or any(name in header for name in wanted)
     for name in wanted:
         if name not in header:
             guess = nearest(name, header) if is_header else None
-            there = f"the file has {len(header)} columns"
+            there = named.format(len(header))
             problems.append(
                 Problem(
                     where=f"column {shown(name)}",
-                    what="is not in the header",
+                    what=f"is not {place}",
                     why=f"The plan's features and [data] name the columns that are read; {there}",
                     cure=f"did you mean the column {shown(guess)}?"
                     if guess
-                    else "name it in the header (or in [data] columns, for a file without one)",
+                    else cure,
                 )
             )
         elif header.count(name) > 1:
             problems.append(
                 Problem(
                     where=f"column {shown(name)}",
-                    what="stands in the header twice",
+                    what=f"stands {place} twice",
                     why="Nobody could tell which of the two is meant",
                     cure="rename or remove one of them",
                 )

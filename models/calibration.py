@@ -50,7 +50,8 @@ def score_histogram(
     as 0. A record adds ``weights`` (n,) to one cell, 1 by default.
     """
     scores, rows = _scores(np.asarray(outputs, dtype=np.float64), labels)
-    places = np.clip(((scores + LIMIT) / (2 * LIMIT) * bins).astype(np.int64), 0, bins - 1)
+    within = np.clip(scores, -LIMIT, LIMIT)  # before the cast: 1e20 is no int64
+    places = np.minimum(((within + LIMIT) / (2 * LIMIT) * bins).astype(np.int64), bins - 1)
     counts = np.zeros((2, bins), dtype=np.float64)
     np.add.at(counts, (rows, places), 1.0 if weights is None else weights)
     return counts

@@ -113,6 +113,29 @@ def card(name: str) -> ModelCard | None:
     return None
 
 
+def written_as_path(name: str) -> str:
+    """Return the folder that ``hf:`` names like a path (./x, /x, ~/x, x/), '' for other names.
+
+    It is what should be written instead; 'FOLDER' where only the user can know it.
+    """
+    family, _, rest = name.partition(":")
+    plain = rest.replace("\\", "/")
+    if family != HF or _HF_NAME.fullmatch(rest) or "/" not in plain:
+        return ""
+    parts = [part for part in plain.split("/") if part not in ("", ".", "~")]
+    folder = "/".join(parts)
+    return folder if _HF_NAME.fullmatch(folder) else "FOLDER"
+
+
+def digests_of(card: ModelCard) -> str:
+    """Return the digests that are known of a model's weights, in words; '' when none is."""
+    if card.weights:
+        return card.weights
+    known = [weights.sha256 for weights in weights_of(card.name)]
+    whole = [f"sha256:{digest}" + "..." * (len(digest) < 64) for digest in known]
+    return " or ".join(whole)
+
+
 def _entry(name: str) -> dict[str, Any] | None:
     family, _, rest = name.partition(":")
     kind = {TORCHVISION: "classifiers", SEGMENTATION: "segmenters"}.get(family)

@@ -29,6 +29,13 @@ def card(name: str) -> ModelCard:
     found = found or cards_own.card(name) or cards_open.card(name)
     if found is not None:
         return found
+    if folder := cards_open.written_as_path(name):
+        raise InvalidInput(
+            f"There is no open model '{name}'",
+            why="a folder is written without ./, ../, ~ or / in front: relative to the folders of "
+            "COLLEGIUM_WEIGHTS, or to the working folder, for it lies elsewhere at each site",
+            cure=f'write "hf:{folder}", and set COLLEGIUM_WEIGHTS to the folder in which it lies',
+        )
     raise InvalidInput(
         f"There is no open model '{name}'",
         why="a plan names a model that every site can fetch by digest",

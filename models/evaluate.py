@@ -77,10 +77,15 @@ def evaluate(model: nn.Module, task: Task, x: NDArray[Any], y: Labels) -> dict[s
 
 
 def finite_outputs(outputs: NDArray[Any]) -> NDArray[Any]:
-    """Return outputs in which whatever is not finite is 0."""
+    """Return (n, ...) outputs in which a record with any that is not finite has zeros alone."""
     if outputs.dtype.kind != "f":
         return outputs
-    return np.nan_to_num(outputs, nan=0.0, posinf=0.0, neginf=0.0)
+    finite = np.isfinite(outputs).all(axis=tuple(range(1, outputs.ndim)))
+    if finite.all():
+        return outputs
+    clean = outputs.copy()
+    clean[~finite] = 0.0
+    return clean
 
 
 def site_metrics(

@@ -12,7 +12,7 @@ from ..core.digest import sha256_hex
 from ..core.errors import MissingInput, NotAvailable, Refused
 from ..core.files import write_atomic
 from .cards import ModelCard
-from .cards_open import HF, TIMM, weights_of
+from .cards_open import HF, TIMM, digests_of, weights_of
 from .weights import cache_folders
 
 if TYPE_CHECKING:
@@ -36,8 +36,16 @@ def fetch_weights(card: ModelCard, ref: ModelRef, digest: str) -> Path:
     raise MissingInput(
         f"The hub of '{ref.name}' lists no weights with the digest {digest}",
         why="what is fetched must be what the plan pins",
-        cure=f"pin the weights of {card.source}" if card.source else "name a local file",
+        cure=_known_weights(card),
     )
+
+
+def _known_weights(card: ModelCard) -> str:
+    known = digests_of(card)
+    if not known:
+        return f"pin the weights of {card.source}" if card.source else "name a local file"
+    source = f" ({card.source})" if card.source else ""
+    return f"pin published weights, whose digest is {known}{source}, or bring the file by hand"
 
 
 def _download(url: str, digest: str) -> Path:

@@ -100,8 +100,9 @@ class TablePreprocess(nn.Module):
         start, kept = 0, self.get_buffer("kept")
         for place, size in enumerate(self.sizes):
             column = x[:, self.numbers + place]
-            # index 0 is "none of them": -1, and everything that cannot be an index
-            index = torch.nan_to_num(column, nan=-1.0).clamp(-1, size - 1).long() + 1
+            # place 0 is "none of them": -1, and everything that cannot be an index
+            known = (column >= 0) & (column < size)  # false for NaN
+            index = torch.where(known, column, torch.full_like(column, -1.0)).long() + 1
             hot = functional.one_hot(index, size + 1)[:, 1:].to(x.dtype)
             found.append(hot * kept[start : start + size])
             start += size

@@ -156,7 +156,7 @@ def test_records_of_another_shape_are_named(make_town: Make) -> None:
     town = make_town(lab=True)
     x = np.zeros((9, 4), dtype=np.float32)
     np.savez(town.home / "x.npz", x=x, y=np.zeros(9, dtype=np.int64))
-    with pytest.raises(InvalidInput, match="shape"):
+    with pytest.raises(InvalidInput, match="a record has 4 values, the plan's features are 3"):
         town.open()
 
 
