@@ -20,7 +20,7 @@ FILES = ("plan.toml", "site.toml")
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @click.option("--model", help="Open model of the plan, such as tabular:linear.")
 @click.option("--trainable", help="What of it trains; default head.")
-@click.option("--task", help="What it learns to answer; default classification.")
+@click.option("--task", help="What it learns to answer; default the model's first.")
 @click.option("--json", "as_json", is_flag=True, help="Print the paths as JSON.")
 def command(
     folder: Path, model: str | None, trainable: str | None, task: str | None, as_json: bool
@@ -48,9 +48,9 @@ def _texts(model: str | None, trainable: str | None, task: str | None) -> dict[s
     texts = {name: _template(name) for name in FILES}
     if model is None:
         return texts
-    from .init_plan import plan_text, site_text
+    from .init_plan import first_task, plan_text, site_text
 
-    plan = plan_text(model, trainable or "head", task or "classification")
+    plan = plan_text(model, trainable or "head", task or first_task(model))
     return {FILES[0]: plan, FILES[1]: site_text(texts[FILES[1]], model)}
 
 

@@ -31,6 +31,13 @@ _INPUTS: dict[Kind, str] = {
 _READERS: dict[Kind, str] = {"table": "csv", "image": "images", "text": "text"}
 
 
+def first_task(model: str) -> str:
+    """Return what a model learns where nothing is said; raises ``InvalidInput`` as ``plan_text``."""
+    from ..models import registry
+
+    return registry.card(model).tasks[0]
+
+
 def plan_text(model: str, trainable: str, task: str) -> str:
     """Return a commented plan of this model with the measured recipe.
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ..core.errors import InvalidInput, UsageError
+from ..core.errors import InvalidInput, Refused, UsageError
 from .site_lines import PATH, load_site
 from .verbs import example
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     epilog=example(
         "site approve site.toml",
         "site approve site.toml --withdraw",
+        "site approve site.toml --attach '2025 added, compared by M. Meier'",
         "site approve site.toml --cancel JOB",
         "site approve site.toml --rotate-keys",
     ),
@@ -33,18 +34,34 @@ if TYPE_CHECKING:
 @click.option("--withdraw", is_flag=True, help="Take the approval back, at once.")
 @click.option("--cancel", metavar="JOB", help="Stop one job of the running site for good.")
 @click.option("--rotate-keys", is_flag=True, help="Make a new signing key; the old one is kept.")
+@click.option(
+    "--attach",
+    metavar="NOTE",
+    help="Approve, and sign that this is a new export of the asset: what it is, who checked.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(
-    path: Path, withdraw: bool, cancel: str | None, rotate_keys: bool, as_json: bool
+    path: Path,
+    *,
+    withdraw: bool,
+    cancel: str | None,
+    rotate_keys: bool,
+    attach: str | None,
+    as_json: bool,
 ) -> None:
     """Write that this plan may train on these records, signed with the site's key.
 
     It names the digests of plan, roster and SITE.toml, this version, and the records' keyed
     fingerprint. When any of them changes the site does not start (77) before a new approval.
-    ``may spend`` is the most that this plan can take of the asset's budget.
+    ``may spend`` is the most that this plan can take of the asset's budget. An export that the
+    asset's ledger does not know (77) becomes the asset's by --attach: it inherits what was spent.
     """
-    if withdraw + bool(cancel) + rotate_keys > 1:
-        raise UsageError("--withdraw, --cancel and --rotate-keys are three things", cure="one each")
+    if withdraw + bool(cancel) + rotate_keys + (attach is not None) > 1:
+        raise UsageError(
+            "--withdraw, --cancel, --rotate-keys and --attach are four things", cure="one each"
+        )
+    if attach is not None and not attach.strip():
+        raise UsageError("--attach needs a note", cure="say what the export is and who checked it")
     file = load_site(path)
     if withdraw:
         said = _withdraw(file)
@@ -53,7 +70,7 @@ def command(
     elif rotate_keys:
         said = _rotate(file)
     else:
-        said = _approve(file)
+        said = _approve(file, attach)
     if as_json:
         click.echo(json.dumps(said, ensure_ascii=False))
         return
@@ -61,7 +78,7 @@ def command(
         click.echo(f"{name:<14} {value}")
 
 
-def _approve(file: SiteFile) -> dict[str, str]:
+def _approve(file: SiteFile, attach: str | None) -> dict[str, str]:
     """Approve what lies here; a running site is asked, so that it goes on."""
     from ..client.approval import FILE, approval_of, loaded, write_approval
     from ..client.kit import load_kit
@@ -73,6 +90,13 @@ def _approve(file: SiteFile) -> dict[str, str]:
     spec = mechanisms(kit.plan, trainable_digest="")[file.site.name]
     most = {"may spend": budget_words(file, kit, spec, ledger_entries(file))}
     if client := _running(file):
+        if attach is not None:
+            client.close()
+            raise Refused(
+                "the site is running, with the records that it has read",
+                why="its ledger has one writer at a time",
+                cure="stop it, attach the new export, then start it",
+            )
         try:
             client.approve(loaded(file, kit))
         finally:
@@ -81,6 +105,8 @@ def _approve(file: SiteFile) -> dict[str, str]:
     _require_allowed(file, kit, spec)
     data = read_records(file, kit.plan)
     _require_sound(file, kit, spec, data)
+    if attach is not None:
+        most = {"attached": _attach(file, kit, data, attach), **most}
     approval = approval_of(file, kit, data)
     write_approval(file, approval, load_private(file.keys_path / SIGNING_KEY))
     return {
@@ -92,6 +118,21 @@ def _approve(file: SiteFile) -> dict[str, str]:
         "version": approval.version,
         **most,
     }
+
+
+def _attach(file: SiteFile, kit: Kit, data: SiteData, note: str) -> str:
+    """Sign in the ledger that these records are an export of the asset; return its newest head."""
+    from ..client.words import open_ledger, policy_of, seeded_noise
+    from ..core.enroll import SIGNING_KEY
+    from ..core.signing import load_private
+
+    private = kit.plan.privacy.enabled or not seeded_noise(file, kit)
+    key = load_private(file.keys_path / SIGNING_KEY)
+    ledger = open_ledger(file, policy_of(file, private=private), key, data, attach=note)
+    try:
+        return f"{file.data.asset}, ledger head {ledger.head}"
+    finally:
+        ledger.close()
 
 
 def _require_allowed(file: SiteFile, kit: Kit, spec: MechanismSpec) -> None:

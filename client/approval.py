@@ -8,19 +8,18 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from ..core.digest import canonical_bytes, digest_of
+from ..core.digest import canonical_bytes, digest_of, sha256_hex
 from ..core.errors import Refused
 from ..core.files import sync_folder, write_atomic
 from ..core.reading import to_table
 from ..core.signing import make_envelope, open_envelope
 from ..core.site_file import SiteFile
 from ..data.site_data import SiteData
-from ..privacy.fingerprint import Register, fingerprint, record_digests
+from ..privacy.fingerprint import Register
 from .control import Loaded
-from .words import REGISTER, own_version
+from .words import REGISTER, export_of, own_version
 
 if TYPE_CHECKING:
     from .kit import Kit
@@ -34,8 +33,9 @@ _CURE = "read `collegium site preflight SITE.toml`, then type `collegium site ap
 class Approval:
     """What was approved, by digests; ``at`` is in seconds since the epoch.
 
-    ``words_sha256`` covers all of site.toml; ``records`` is the keyed fingerprint of training
-    and test part together, which holds no count and nothing of a record.
+    ``words_sha256`` covers all of site.toml; ``records`` is the keyed fingerprint of training,
+    test and calibration part together, as found and as the plan reads them (labels, too). It
+    holds no count and nothing of a record.
     """
 
     site: str
@@ -56,12 +56,10 @@ def words_digest(file: SiteFile) -> str:
 def records_fingerprint(file: SiteFile, data: SiteData) -> str:
     """Return the name of this export, keyed with the site's own salt; makes the register."""
     register = Register(file.state_path / REGISTER)
-    digests = record_digests(
-        np.concatenate([data.train_x, data.test_x]),
-        np.concatenate([data.train_y, data.test_y]),
-        register.salt,
-    )
-    return fingerprint(digests).digest
+    name = export_of(data, register.salt).name
+    if not name.also:
+        return name.digest
+    return sha256_hex(b"collegium/approved-records/2", name.digest.encode(), name.also[0].encode())
 
 
 def loaded(file: SiteFile, kit: Kit) -> Loaded:

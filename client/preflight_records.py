@@ -17,7 +17,7 @@ from ..data.inspect import inspect
 from ..data.site_data import SiteData
 from ..privacy.accountant import enforced_bound, epsilon_of
 from ..privacy.derive import schedule
-from ..privacy.fingerprint import Register, record_digests
+from ..privacy.fingerprint import Register
 from ..privacy.ledger_anchor import Anchor
 from ..privacy.ledger_rows import LedgerEntry, verify_chain
 from ..privacy.ledger_state import State
@@ -25,9 +25,9 @@ from ..privacy.ledger_store import open_readonly, read_rows
 from .preflight import Finding, made, ok, problem, unknown, warning
 from .words import (
     REGISTER,
-    all_records,
     anchor_of,
     budget_words,
+    export_of,
     mechanisms,
     policy_of,
     read_records,
@@ -166,8 +166,8 @@ def _anchor(file: SiteFile, entries: Sequence[LedgerEntry]) -> Iterator[Finding]
 
 def _asset(file: SiteFile, data: SiteData) -> Iterator[Finding]:
     register = Register(file.state_path / REGISTER)
-    digests = record_digests(*all_records(data), register.salt)
-    register.check(file.data.asset, digests)
+    for digests in export_of(data, register.salt).kinds:
+        register.check(file.data.asset, digests)
     yield ok("asset", f"none of these records belongs to another asset than '{file.data.asset}'")
 
 

@@ -185,7 +185,7 @@ def exact_sums(
 
     Common statistics are over the training records; ``vector`` (d + e,) is the model whose scores
     are counted, by class and bin, over the records held out for calibration or else the training
-    ones. A score that is not finite counts as 0.
+    ones. A score that is no number counts as 0.
     """
     if question == STATISTICS:
         return StatisticsQuery.of(plan).sums(data.train_x, units_of(spec, data))

@@ -19,6 +19,7 @@ from ..data.site_data import Records, SiteData
 from ..models.adapters import read_vector, write_vector
 from ..models.evaluate import finite_outputs, logits
 from ..models.fitted import attach, layouts
+from ..models.preprocess import TablePreprocess
 from ..models.resident import Features, Resident, is_resident
 from ..models.tasks import task
 from ..privacy.augment import Augment
@@ -82,6 +83,12 @@ class Trainer:
     def device_noise(self) -> bool:
         """Return whether the noise of so large a vector is drawn by the device's generator."""
         return draws_on_device(self.layout.size, self._device)
+
+    @property
+    def answers_fast(self) -> bool:
+        """Return whether many records are answered in little time: a table's, or kept features."""
+        table = isinstance(getattr(self._model, "preprocess", None), TablePreprocess)
+        return table or self._resident is not None
 
     @property
     def open_vector(self) -> Vector:

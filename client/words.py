@@ -17,11 +17,12 @@ from ..core.mechanism import MechanismSpec
 from ..core.plan import Plan
 from ..core.plan_model import ModelRef
 from ..core.site_file import SiteFile
+from ..data.growing import chunks_of
 from ..data.readers import read_site_data
-from ..data.site_data import Labels, Records, SiteData
+from ..data.site_data import Records, SiteData
 from ..models import registry
 from ..privacy.derive import evaluation_mechanism, mechanism, noise_multiplier
-from ..privacy.fingerprint import Register
+from ..privacy.fingerprint import Export, Register, found_digests, record_digests
 from ..privacy.ledger import Ledger
 from ..privacy.ledger_files import open_for_records
 from ..privacy.ledger_rows import LedgerEntry, verify_chain
@@ -112,27 +113,48 @@ def read_records(file: SiteFile, plan: Plan, *, seed: int | None = None) -> Site
     )
 
 
-def all_records(data: SiteData) -> tuple[Records, Labels]:
-    """Return inputs and labels of every part: what the asset holds, however it is split."""
-    x, y = [data.train_x, data.test_x], [data.train_y, data.test_y]
+def export_of(data: SiteData, salt: bytes) -> Export:
+    """Return the records of every part by digest: what the asset holds, however it is split."""
+    parts = [(data.train_x, data.train_y), (data.test_x, data.test_y)]
+    ids = [data.train_ids, data.test_ids]
     if data.calibration_x is not None and data.calibration_y is not None:
-        x.append(data.calibration_x)
-        y.append(data.calibration_y)
-    return np.concatenate(x), np.concatenate(y)
+        parts.append((data.calibration_x, data.calibration_y))
+        ids.append(data.calibration_ids)
+    encoded: list[bytes] = []
+    for x, y in parts:
+        for chunk in chunks_of(x):
+            encoded += record_digests(x[chunk], y[chunk], salt)
+    known = [each for each in ids if each is not None]
+    if len(known) < len(ids):
+        return Export(encoded=encoded)
+    if data.other_ids is not None:
+        known.append(data.other_ids)
+    return Export(encoded=encoded, found=found_digests(np.concatenate(known), salt))
 
 
-def open_ledger(file: SiteFile, policy: Policy, key: Ed25519PrivateKey, data: SiteData) -> Ledger:
-    """Open the asset's ledger for these records, with the site's register and anchor."""
-    x, y = all_records(data)
+def open_ledger(
+    file: SiteFile,
+    policy: Policy,
+    key: Ed25519PrivateKey,
+    data: SiteData,
+    *,
+    attach: str | None = None,
+) -> Ledger:
+    """Open the asset's ledger for these records, with the site's register and anchor.
+
+    ``attach`` is the note under which an export that it does not know becomes the asset's.
+    """
+    register = Register(file.state_path / REGISTER)
     return open_for_records(
         file.ledger_path,
         file.data.asset,
         policy.budget,
         key,
-        register=Register(file.state_path / REGISTER),
-        x=x,
-        y=y,
+        register=register,
+        export=export_of(data, register.salt),
         anchor=anchor_of(file),
+        attach=attach is not None,
+        note=attach or "",
     )
 
 

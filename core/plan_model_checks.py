@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import struct
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -40,8 +42,32 @@ def features(plan: Plan) -> Iterator[Problem]:
             cure='add [model.bounds] with one line "feature" = [lowest, highest] per column, or '
             "[model.categories]",
         )
+    for name, (low, high) in model.bounds.items():
+        yield from _width(name, low, high)
     for name, known in model.categories.items():
         yield from _category(plan, name, known)
+
+
+def _width(name: str, low: float, high: float) -> Iterator[Problem]:
+    width = _single(_single(high) - _single(low))
+    if not 0 < width < math.inf:
+        yield Problem(
+            where=f"[model.bounds] {name}",
+            what=f"[{low:g}, {high:g}] is "
+            + ("too wide" if width > 0 else "too narrow")
+            + " for numbers of 32 bits",
+            why="Models subtract and divide in float32, where this width is "
+            + ("infinite" if width > 0 else "0"),
+            cure="write the feature in another measure, or move its bounds",
+        )
+
+
+def _single(value: float) -> float:
+    """Return the value as float32 has it, infinite beyond its range."""
+    try:
+        return struct.unpack("<f", struct.pack("<f", value))[0]
+    except OverflowError:
+        return math.copysign(math.inf, value)
 
 
 def _category(plan: Plan, name: str, known: Sequence[str]) -> Iterator[Problem]:

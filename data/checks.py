@@ -72,14 +72,16 @@ def parts_of(data: SiteData) -> Iterator[tuple[str, Records, Labels]]:
 def _inputs(x: Records, model: ModelRef, where: str) -> list[Problem]:
     kind = x.dtype.kind
     if model.bounds or model.categories:
-        return [] if kind not in "fiub" else _features(x, model, where)
+        return [_no_numbers(where)] if kind not in "fiub" else _features(x, model, where)
     if kind == "f":
         finite = all(bool(np.isfinite(x[part]).all()) for part in chunks_of(x))
         if not finite:
             return [_not_finite(where)]
-        if model.image and _outside(x, 0, 255):
-            return [_pixels(where)]
-    if kind == "i" and x.ndim == 2 and _outside(x, -1, LARGEST_TOKEN - 1):
+    if model.image:
+        if kind not in "fiub":
+            return [_no_numbers(where)]
+        return [_pixels(where)] if x.dtype != np.uint8 and _outside(x, 0, 255) else []
+    if kind in "iu" and x.ndim == 2 and _outside(x, -1, LARGEST_TOKEN - 1):
         return [
             Problem(
                 where=where,
@@ -128,6 +130,15 @@ def _features(x: Records, model: ModelRef, where: str) -> list[Problem]:
 
 def _outside(x: NDArray[Any], low: float, high: float) -> bool:
     return any(bool(((x[part] < low) | (x[part] > high)).any()) for part in chunks_of(x))
+
+
+def _no_numbers(where: str) -> Problem:
+    return Problem(
+        where=where,
+        what="its values are texts or objects, not numbers",
+        why="The plan's model reads numbers, and categories as their places in the plan's list",
+        cure="let a reader of collegium turn the file into numbers",
+    )
 
 
 def _not_finite(where: str) -> Problem:

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.errors import InvalidInput
-from .pixels import BadPicture, decoded, fitted, image_shape
+from .identity import Identities, joined_ids
+from .pixels import BadPicture, fitted, identified, image_shape
 from .problems import row_words
 
 
@@ -53,8 +54,8 @@ def jpegs(
     chosen: NDArray[np.bool_],
     *,
     source: str,
-) -> NDArray[np.uint8]:
-    """Return (m, height, width, channels): the chosen of n pictures.
+) -> tuple[NDArray[np.uint8], Identities]:
+    """Return (m, height, width, channels), the chosen of n pictures, and which they are (m, 16).
 
     Picture i is ``data[offset[i] : offset[i + 1]]``. Raises ``InvalidInput`` when the
     offsets do not fit, and with the rows that cannot be decoded.
@@ -78,10 +79,12 @@ def jpegs(
     rows = np.flatnonzero(chosen)
     found = np.empty((len(rows), *size), dtype=np.uint8)
     bad: dict[str, list[int]] = {}
+    ids: list[bytes] = []
     for place, row in enumerate(rows.tolist()):
         raw = data[int(offset[row]) : int(offset[row + 1])].tobytes()
         try:
-            found[place] = decoded(raw, size)
+            found[place], own = identified(raw, size)
+            ids.append(own)
         except BadPicture as error:
             bad.setdefault(str(error), []).append(row)
     for why, numbers in bad.items():
@@ -91,7 +94,7 @@ def jpegs(
             why=why,
             cure="encode them again, or leave them out",
         )
-    return found
+    return found, joined_ids(ids)
 
 
 def _floats(x: NDArray[Any]) -> NDArray[np.float32]:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.errors import InvalidInput
+from .identity import pixel_id
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -31,12 +32,22 @@ def decoded(raw: bytes, shape: Sequence[int]) -> NDArray[np.uint8]:
     size is resized with Pillow's bilinear filter, which averages over the area when shrinking.
     Raises ``BadPicture``.
     """
+    return identified(raw, shape)[0]
+
+
+def identified(raw: bytes, shape: Sequence[int]) -> tuple[NDArray[np.uint8], bytes]:
+    """Return ``decoded``, and which picture it is: of its pixels upright, before any resizing.
+
+    Raises ``BadPicture``.
+    """
     from PIL import ImageOps
 
     picture = _opened(raw)
     try:
         upright = ImageOps.exif_transpose(picture)
-        return fitted(_pixels(upright, channels=shape[2]), shape)
+        colours = _pixels(upright, channels=3)
+        own = colours if shape[2] == 3 else _pixels(upright, channels=shape[2])
+        return fitted(own, shape), pixel_id(colours)
     except Exception:  # damage can raise anything in a decoder
         raise BadPicture("it is damaged") from None
 

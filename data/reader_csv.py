@@ -14,7 +14,7 @@ import numpy as np
 from ..core.errors import InvalidInput
 from ..core.site_data_section import DataSection
 from .problems import MOST, Faults
-from .table_columns import Chunk, Columns
+from .table_columns import Chunk, Columns, once
 
 CHUNK = 8192
 """Records that are converted at once."""
@@ -86,9 +86,13 @@ class CsvSource:
         self, batch: Sequence[Sequence[str]], numbers: Sequence[int], columns: Columns
     ) -> Chunk:
         place = {name: number for number, name in enumerate(self._header)}
+        fields = [[row[number] for row in batch] for number in range(len(self._header))]
+        # names that site.toml gives are no part of the file
+        names = [f"{n}" for n in range(len(fields))] if self._own_names else self._header
         return Chunk(
-            columns={name: [row[place[name]] for row in batch] for name in columns.wanted},
+            columns={name: fields[place[name]] for name in columns.wanted},
             rows=np.array(numbers, dtype=np.int64),
+            whole=once(names, fields),
         )
 
     @contextmanager

@@ -17,6 +17,7 @@ from ..core.site_data_section import DataSection
 from .cells import plain
 from .file_list import TABLE, FileList, files_in, labelled_files, read_all
 from .growing import SPILL_BYTES
+from .identity import joined_ids, pixel_id
 from .pixels import MOST_PIXELS, BadPicture, fitted, image_shape
 from .problems import MOST, Faults
 from .reader_labels import class_indices
@@ -43,15 +44,22 @@ def read_dicom(
         )
     shape = image_shape(plan.model.image, "dicom")
     files = _listed(path, plan, section)
+    ids: list[bytes] = []
+
+    def read(file: Path) -> NDArray[np.uint8]:
+        pixels = windowed(_dataset(file), shape[2])
+        ids.append(pixel_id(pixels))
+        return fitted(pixels, shape)
+
     x = read_all(
         files,
-        lambda file: fitted(windowed(_dataset(file), shape[2]), shape),
+        read,
         source=path.name,
         shape=shape,
         dtype=np.uint8,
         spill_bytes=spill_bytes,
     )
-    return Table(x=x, y=files.y, units=files.units)
+    return Table(x=x, y=files.y, units=files.units, ids=joined_ids(ids))
 
 
 def _listed(path: Path, plan: Plan, section: DataSection) -> FileList:

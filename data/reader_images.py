@@ -16,7 +16,8 @@ from ..core.plan import Plan
 from ..core.site_data_section import DataSection
 from .file_list import FileList, labelled_files, read_all
 from .growing import SPILL_BYTES
-from .pixels import BadPicture, decoded, decoded_mask, image_shape
+from .identity import joined_ids
+from .pixels import BadPicture, decoded_mask, identified, image_shape
 from .problems import MOST, Faults
 from .reader_labels import class_indices
 from .reader_table import Table
@@ -37,15 +38,22 @@ def read_images(
     masked = plan.model.task == "segmentation"
     files = labelled_files(path, plan, section, suffixes=SUFFIXES, labels=not masked)
     y = _masks(path, files, plan, section, spill_bytes) if masked else files.y
+    ids: list[bytes] = []
+
+    def read(file: Path) -> NDArray[np.uint8]:
+        pixels, own = identified(file.read_bytes(), shape)
+        ids.append(own)
+        return pixels
+
     x = read_all(
         files,
-        lambda file: decoded(file.read_bytes(), shape),
+        read,
         source=path.name,
         shape=shape,
         dtype=np.uint8,
         spill_bytes=spill_bytes,
     )
-    return Table(x=x, y=y, units=files.units)
+    return Table(x=x, y=y, units=files.units, ids=joined_ids(ids))
 
 
 def _masks(

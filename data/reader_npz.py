@@ -14,6 +14,7 @@ from ..core.errors import InvalidInput, Problem
 from ..core.plan import Plan
 from ..core.site_data_section import DataSection
 from .cells import Column, Marks, plain
+from .identity import Identities, array_ids
 from .npz_labels import label_cells, masks
 from .npz_pixels import images, jpegs
 from .problems import Faults, row_words
@@ -24,6 +25,8 @@ from .targets import target_of
 
 Arrays = Mapping[str, NDArray[Any]]
 TRAIN = "train"
+ENCODED = "encoded"
+"""A single true beside parts: they are what a reader gave before, and are taken as they are."""
 _UNIT = "unit"
 
 
@@ -35,7 +38,9 @@ def read_npz(path: Path, plan: Plan, section: DataSection) -> Table | Parts:
     of ``x`` there may be ``jpeg`` (all bytes of all pictures) and ``offset`` (n + 1); any other
     array of one value per record may choose rows in [data.rows], be the [data] unit or event,
     and a boolean ``train`` says which records train. The columns of a table are the plan's
-    features in order. Raises ``InvalidInput`` for other names, pickled arrays and bad values.
+    features in order; beside a single true ``encoded`` parts have the forms of ``site_data``
+    already, as a simulation deals them. Raises ``InvalidInput`` for other names, pickled arrays
+    and bad values.
     """
     arrays = _arrays(path)
     section = replace(section, event=section.event or "event")
@@ -79,15 +84,16 @@ class _Reader:
                 why="a file of parts holds inputs and labels of each",
                 cure="save them with numpy.savez under these names",
             )
+        mark = arrays.get(ENCODED)
+        encoded = mark is not None and mark.dtype == np.bool_ and mark.shape == () and bool(mark)
+        table = self._as_it_is if encoded else self._table
         train, test = (
-            self._table(arrays[f"{p}_{x}"], arrays[f"{p}_{y}"], arrays.get(f"{p}_{units}"), {})
+            table(arrays[f"{p}_{x}"], arrays[f"{p}_{y}"], arrays.get(f"{p}_{units}"), {})
             for p in ("train", "test")
         )
         val = None
         if f"val_{x}" in arrays and f"val_{y}" in arrays:
-            val = self._table(
-                arrays[f"val_{x}"], arrays[f"val_{y}"], arrays.get(f"val_{units}"), {}
-            )
+            val = table(arrays[f"val_{x}"], arrays[f"val_{y}"], arrays.get(f"val_{units}"), {})
         if train.x.shape[1:] != test.x.shape[1:]:
             raise InvalidInput(
                 f"{self.path.name}: train_{x} and test_{x} hold records of different shapes",
@@ -116,8 +122,9 @@ class _Reader:
                 why="[data.rows] chooses by the values of an array",
                 cure="compare [data.rows] with that array",
             )
+        ids: Identities | None = None
         if "x" not in arrays:
-            x = self._jpegs(arrays, own)
+            x, ids = self._jpegs(arrays, own)
         elif x.ndim:
             x = x[own] if len(own) == len(x) and not own.all() else x
         marks = extra.get(TRAIN)
@@ -126,13 +133,14 @@ class _Reader:
             extra = {name: array[own] for name, array in extra.items()}
             marks = extra.get(TRAIN)
         if marks is None or marks.dtype != np.bool_ or marks.ndim != 1:
-            return self._table(x, y, unit, extra)
+            return self._table(x, y, unit, extra, ids)
         train, test = (
             self._table(
                 x[chosen],
                 y[chosen],
                 None if unit is None else unit[chosen],
                 {name: array[chosen] for name, array in extra.items()},
+                None if ids is None else ids[chosen],
             )
             for chosen in (marks, ~marks)
         )
@@ -148,14 +156,22 @@ class _Reader:
                 cure="compare [data.rows] with the names of the arrays",
             )
 
-    def _jpegs(self, arrays: Arrays, own: NDArray[np.bool_]) -> NDArray[Any]:
+    def _jpegs(
+        self, arrays: Arrays, own: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.uint8], Identities]:
         return jpegs(
             arrays["jpeg"], arrays["offset"], self.plan.model.image, own, source=self.path.name
         )
 
     def _table(
-        self, x: NDArray[Any], y: NDArray[Any], units: NDArray[Any] | None, extra: Arrays
+        self,
+        x: NDArray[Any],
+        y: NDArray[Any],
+        units: NDArray[Any] | None,
+        extra: Arrays,
+        ids: Identities | None = None,
     ) -> Table:
+        """Return one part; ``ids`` are those of pictures that had to be decoded."""
         self._check_lengths(x, y, units)
         model = self.plan.model
         if x.dtype.kind not in "fiub":
@@ -163,15 +179,27 @@ class _Reader:
                 f"{self.path.name}: the inputs are not numbers",
                 cure="turn categories into numbers first",
             )
+        ids = array_ids(x, y) if ids is None else ids
         if model.bounds or model.categories:
-            return self._features(x, y, units, extra)
+            found = self._features(x, y, units, extra)
+            left = np.ones(len(x), dtype=np.bool_)
+            left[found.rows] = False
+            return replace(found, ids=ids[~left], left_out=ids[left])
         values = images(x, model.image, source=self.path.name) if model.image else _floats(x)
         self._check_finite(values)
         if model.task == "segmentation":
             labels = masks(y, model, self.section, source=self.path.name)
         else:
             labels = self._labels(y, extra)
-        return Table(x=values, y=labels, units=units)
+        return Table(x=values, y=labels, units=units, ids=ids)
+
+    def _as_it_is(
+        self, x: NDArray[Any], y: NDArray[Any], units: NDArray[Any] | None, extra: Arrays
+    ) -> Table:
+        """Return encoded records: category places, class indices, tokens; checked as all are."""
+        if x.shape[:1] != (0,) or y.shape[:1] != (0,):
+            self._check_lengths(x, y, units)
+        return Table(x=x, y=y, units=units)
 
     def _features(
         self, x: NDArray[Any], y: NDArray[Any], units: NDArray[Any] | None, extra: Arrays

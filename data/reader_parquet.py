@@ -11,7 +11,7 @@ import numpy as np
 from ..core.errors import InvalidInput, NotAvailable
 from .cells import Column
 from .reader_csv import CHUNK
-from .table_columns import Chunk, Columns
+from .table_columns import Chunk, Columns, once
 
 
 class ParquetSource:
@@ -48,7 +48,7 @@ class ParquetSource:
 
     def chunks(self, columns: Columns) -> Iterator[Chunk]:
         """Yield all rows."""
-        start, batches = 1, self._batches(columns)
+        start, batches = 1, self._batches()
         while True:
             try:
                 batch = next(batches, None)
@@ -59,18 +59,37 @@ class ParquetSource:
                 return
             rows = np.arange(start, start + batch.num_rows, dtype=np.int64)
             start += batch.num_rows
-            yield Chunk(columns=found, rows=rows)
+            yield Chunk(columns=found, rows=rows, whole=_whole(batch))
 
-    def _batches(self, columns: Columns) -> Iterator[Any]:
-        return iter(
-            self._file.iter_batches(
-                batch_size=CHUNK, columns=list(columns.wanted), use_threads=False
-            )
-        )
+    def _batches(self) -> Iterator[Any]:
+        return iter(self._file.iter_batches(batch_size=CHUNK, use_threads=False))
 
 
 def _columns(batch: Any, columns: Columns) -> dict[str, Column]:
     return {name: _cells(batch.column(name), name in columns.numbers) for name in columns.wanted}
+
+
+def _whole(batch: Any) -> dict[str, Column]:
+    """Return every column, whatever the plan reads it as; one of no plain values is left out."""
+    names = [str(name) for name in batch.schema.names]
+    fields = [_plain(batch.column(place)) for place in range(len(names))]
+    known = {place: field for place, field in enumerate(fields) if field is not None}
+    return once([names[place] for place in known], list(known.values()))
+
+
+def _plain(column: Any) -> Column | None:
+    """Return numbers and truth values as they are, all else as texts; None for other values."""
+    import pyarrow.types as kinds
+
+    kind = column.type
+    try:
+        if kinds.is_integer(kind) or kinds.is_floating(kind):
+            return np.asarray(column.to_numpy(zero_copy_only=False), dtype=np.float64)
+        if kinds.is_boolean(kind):
+            return column.to_pylist()
+        return column.cast("string").to_pylist()
+    except Exception:  # a list, a struct, or bytes that are no text
+        return None
 
 
 def _cells(column: Any, as_numbers: bool) -> Column:

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..core.errors import InvalidInput, MissingInput, NotAvailable
 from .reader_csv import CHUNK
-from .table_columns import Chunk, Columns
+from .table_columns import Chunk, Columns, once
 
 _CURE = (
     "try the query with the database's own program; a URL with a password belongs into an "
@@ -59,9 +59,11 @@ class SqlSource:
         with _Told(), self._connected() as connection:
             streamed = connection.execution_options(stream_results=True, max_row_buffer=CHUNK)
             for rows in streamed.exec_driver_sql(self._query).partitions(CHUNK):
+                fields = [[row[number] for row in rows] for number in range(len(self._header))]
                 yield Chunk(
-                    columns={name: [row[place[name]] for row in rows] for name in columns.wanted},
+                    columns={name: fields[place[name]] for name in columns.wanted},
                     rows=np.arange(start, start + len(rows), dtype=np.int64),
+                    whole=once(self._header, fields),
                 )
                 start += len(rows)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from ..core.errors import InvalidInput
 from ..privacy.fingerprint import record_digests
 from .growing import chunks_of, take
 from .problems import row_words
-from .site_data import Labels, Records, SiteData
+from .site_data import Identities, Labels, Records, SiteData
 
 _DOMAIN = b"collegium/split1"
 
@@ -24,13 +24,17 @@ class Table:
     """Raw values (n, ...), labels (n, ...), and (n,) texts where records name a patient.
 
     What a reader returns, also one of another package; the forms are those of ``site_data``.
-    ``rows`` (n,) are the records' row numbers as people count, where the file has rows.
+    ``rows`` (n,) are the records' row numbers as people count, where the file has rows. ``ids``
+    (n, 16) say what each record is (``data.identity``), ``left_out`` (k, 16) what those are that
+    the file holds beside them; without ``ids`` the encoded record stands for itself.
     """
 
     x: Records
     y: Labels
     units: NDArray[Any] | None = None
     rows: NDArray[np.int64] | None = None
+    ids: Identities | None = None
+    left_out: Identities | None = None
 
     def __len__(self) -> int:
         return len(self.x)
@@ -64,10 +68,10 @@ def split(
 
     ``test_rows`` are the row numbers of the test part, where the site's people name them.
 
-    A hash keyed with the asset's name (and ``seed``, where there is one) decides: of a record's
-    own content, or of its unit's name where it has one. So neither the order of the rows nor
-    any other record has a say, and all records of one patient are in one part. ``held_out`` is
-    the share of the other than test records that calibrate.
+    A hash keyed with the asset's name (and ``seed``, where there is one) decides: of what the
+    record is, or of its unit's name where it has one. So neither the order of the rows, nor any
+    other record, nor the plan has a say, and all records of one patient are in one part.
+    ``held_out`` is the share of the other than test records that calibrate.
     """
     if test_rows:
         test = _named(table, test_rows)
@@ -77,7 +81,7 @@ def split(
         test = places < test_share
         held = ~test & (places < test_share + (1 - test_share) * held_out)
     return joined(
-        _chosen(table, ~test & ~held),
+        replace(_chosen(table, ~test & ~held), left_out=table.left_out),
         _chosen(table, test),
         _chosen(table, held) if held_out else None,
         asset=asset,
@@ -103,11 +107,15 @@ def divided(
     if parts.calibration is not None or not held_out:
         return joined(parts.train, parts.test, parts.calibration, asset=asset)
     held = _places(parts.train, asset, seed) < held_out
-    return joined(_chosen(parts.train, ~held), parts.test, _chosen(parts.train, held), asset=asset)
+    train = replace(_chosen(parts.train, ~held), left_out=parts.train.left_out)
+    return joined(train, parts.test, _chosen(parts.train, held), asset=asset)
 
 
 def joined(train: Table, test: Table, calibration: Table | None, *, asset: str) -> SiteData:
-    """Return three tables as the records of one site."""
+    """Return three tables as the records of one site; they have identities if all of them do."""
+    tables = [train, test] if calibration is None else [train, test, calibration]
+    known = all(table.ids is not None for table in tables)
+    others = [table.left_out for table in tables if table.left_out is not None]
     return SiteData(
         asset=asset,
         train_x=train.x,
@@ -119,6 +127,10 @@ def joined(train: Table, test: Table, calibration: Table | None, *, asset: str) 
         calibration_x=None if calibration is None else calibration.x,
         calibration_y=None if calibration is None else calibration.y,
         calibration_units=None if calibration is None else calibration.units,
+        train_ids=train.ids if known else None,
+        test_ids=test.ids if known else None,
+        calibration_ids=None if calibration is None or not known else calibration.ids,
+        other_ids=np.concatenate(others) if known and others else None,
     )
 
 
@@ -127,6 +139,7 @@ def _chosen(table: Table, chosen: NDArray[np.bool_]) -> Table:
         x=take(table.x, chosen),
         y=take(table.y, chosen),
         units=None if table.units is None else table.units[chosen],
+        ids=None if table.ids is None else table.ids[chosen],
     )
 
 
@@ -137,6 +150,9 @@ def _places(table: Table, asset: str, seed: int | None) -> NDArray[np.float64]:
     digests: Iterable[bytes]
     if table.units is not None:
         digests = (_digest(str(unit), key) for unit in table.units)
+    elif table.ids is not None:
+        ids = (each.tobytes() for each in table.ids)
+        digests = (hashlib.blake2b(each, key=key, digest_size=32).digest() for each in ids)
     elif table.x.dtype.kind in "OU":
         digests = (_digest(str(text), key) for text in table.x)
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any, cast
 
@@ -86,4 +87,5 @@ def _chunk(batch: list[dict[str, Any]], rows: list[int], columns: Columns) -> Ch
     return Chunk(
         columns={name: [value.get(name) for value in batch] for name in columns.wanted},
         rows=np.array(rows, dtype=np.int64),
+        whole={name: [value.get(name) for value in batch] for name in dict.fromkeys(chain(*batch))},
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,7 @@ from ..core.plan_model import ModelRef
 from ..core.site_data_section import DataSection
 from .cells import Column, Marks, numbers, plain
 from .growing import SPILL_BYTES, Growing
+from .identity import Identities, row_ids, text_ids
 from .problems import Faults
 from .reader_table import Table
 from .table_columns import Chunk, Columns, Source, columns_of
@@ -56,6 +58,8 @@ class _Builder:
         self._texts: list[str] = []
         self._units: list[str] = []
         self._rows: list[NDArray[np.int64]] = []
+        self._ids: list[Identities] = []
+        self._left_out: list[Identities] = []
         self._codes = [_codes(known) for known in columns.categories.values()]
         self._faults = Faults()
         self._read = self._own = 0
@@ -80,6 +84,7 @@ class _Builder:
         texts = self._read_texts(cells, rows)
         unlabelled = self._target.missing(cells)
         keep = self._kept(missing, unlabelled, texts, rows)
+        self._add_ids(chunk, own, texts, keep)
         kept, kept_rows = _chosen(Chunk(columns=cells, rows=rows), self._columns.wanted, keep)
         self._target.add(kept, kept_rows, self._faults)
         self._add_units(kept, kept_rows)
@@ -97,7 +102,14 @@ class _Builder:
         if not len(x):
             raise _nothing(source, read=self._read, own=self._own)
         units = None if self._columns.unit is None else np.array(self._units)
-        return Table(x=x, y=y, units=units, rows=np.concatenate(self._rows))
+        return Table(
+            x=x,
+            y=y,
+            units=units,
+            rows=np.concatenate(self._rows),
+            ids=np.concatenate(self._ids) if self._ids else None,
+            left_out=np.concatenate(self._left_out) if self._ids else None,
+        )
 
     def _filtered(self, chunk: Chunk) -> Mask:
         own = np.ones(len(chunk.rows), dtype=np.bool_)
@@ -162,6 +174,19 @@ class _Builder:
         column = self._columns.labels[0] if len(self._columns.labels) == 1 else ""
         self._faults.add(column, "label", rows[unlabelled].tolist())
         return ~(unlabelled | empty)
+
+    def _add_ids(self, chunk: Chunk, own: Mask, texts: list[str] | None, keep: Mask) -> None:
+        """Add what each of the site's own rows is, also of those that are left out."""
+        if texts is not None:
+            full = np.array([bool(text) for text in texts], dtype=np.bool_)
+            ids, keep = text_ids(texts)[full], keep[full]
+        elif chunk.whole:
+            cells, rows = _chosen(replace(chunk, columns=chunk.whole), tuple(chunk.whole), own)
+            ids = row_ids(cells, len(rows))
+        else:
+            return
+        self._ids.append(ids[keep])
+        self._left_out.append(ids[~keep])
 
     def _add_units(self, cells: Mapping[str, Column], rows: NDArray[np.int64]) -> None:
         unit = self._columns.unit

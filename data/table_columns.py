@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -19,10 +20,15 @@ from .cells import Column, plain
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chunk:
-    """Some rows of a table: (n,) cells by column, and the (n,) row numbers as people count."""
+    """Some rows of a table: (n,) cells by column, and the (n,) row numbers as people count.
+
+    ``whole`` holds every column of the file, in one form whatever the plan reads; without it
+    rows have no identity.
+    """
 
     columns: Mapping[str, Column]
     rows: NDArray[np.int64]
+    whole: Mapping[str, Column] = field(default_factory=dict[str, Column])
 
 
 class Source(Protocol):
@@ -63,6 +69,12 @@ class Columns:
         named = [*self.numbers, *self.categories, *self.labels, *self.rows]
         named += [name for name in (self.text, self.unit) if name is not None]
         return tuple(dict.fromkeys(named))
+
+
+def once(names: Sequence[str], fields: Sequence[Column]) -> dict[str, Column]:
+    """Return columns by name, but those whose name stands there twice: nobody could tell which."""
+    count = Counter(names)
+    return {name: cells for name, cells in zip(names, fields, strict=True) if count[name] == 1}
 
 
 def label_columns(model: ModelRef, section: DataSection) -> tuple[str, ...]:
@@ -121,13 +133,11 @@ def columns_of(
     return found
 
 
-def _header_problems(
-    header: Sequence[str], wanted: Sequence[str], *, own: bool
-) -> list[Problem]:
+def _header_problems(header: Sequence[str], wanted: Sequence[str], *, own: bool) -> list[Problem]:
     """Return what is not there, or twice; ``own``: the header is [data] columns."""
     problems: list[Problem] = []
     place = "among [data] columns" if own else "in the header"
-    named = "[data] columns names {}" if own else "the file has {} columns"
+    named = "[data] columns names {} columns" if own else "the file has {} columns"
     cure = (
         "write its name there, at the column's place in the file"
         if own
@@ -144,9 +154,7 @@ def _header_problems(
                     where=f"column {shown(name)}",
                     what=f"is not {place}",
                     why=f"The plan's features and [data] name the columns that are read; {there}",
-                    cure=f"did you mean the column {shown(guess)}?"
-                    if guess
-                    else cure,
+                    cure=f"did you mean the column {shown(guess)}?" if guess else cure,
                 )
             )
         elif header.count(name) > 1:

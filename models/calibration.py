@@ -114,7 +114,8 @@ def _scores(
     outputs: NDArray[np.float64], labels: NDArray[np.integer[Any]]
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Return each record's log odds (n,) and row (n,)."""
-    clean = np.nan_to_num(outputs, nan=0.0, posinf=1e30, neginf=-1e30)
+    clean = np.nan_to_num(outputs, posinf=1e30, neginf=-1e30)
+    clean[np.isnan(outputs).any(axis=1)] = 0.0  # of what is left of it no score is a score
     if clean.shape[1] == 2:
         return clean[:, 1] - clean[:, 0], labels.astype(np.int64)
     answers = clean.argmax(axis=1)

@@ -114,16 +114,17 @@ def card(name: str) -> ModelCard | None:
 
 
 def written_as_path(name: str) -> str:
-    """Return the folder that ``hf:`` names like a path (./x, /x, ~/x, x/), '' for other names.
+    """Return what to write for a folder that ``hf:`` names like a path (./x/y, /x/y, ../x, x/).
 
-    It is what should be written instead; 'FOLDER' where only the user can know it.
+    '' for other names, 'FOLDER' where only the user can know it.
     """
     family, _, rest = name.partition(":")
     plain = rest.replace("\\", "/")
     if family != HF or _HF_NAME.fullmatch(rest) or "/" not in plain:
         return ""
-    parts = [part for part in plain.split("/") if part not in ("", ".", "~")]
-    folder = "/".join(parts)
+    parts = [part for part in plain.split("/") if part not in ("", ".")]
+    beside = plain.startswith("/") or not {"..", "~"}.isdisjoint(parts) or ":" in plain
+    folder = "/".join(parts[-1:] if beside else parts)
     return folder if _HF_NAME.fullmatch(folder) else "FOLDER"
 
 

@@ -34,7 +34,8 @@ def card(name: str) -> ModelCard:
             f"There is no open model '{name}'",
             why="a folder is written without ./, ../, ~ or / in front: relative to the folders of "
             "COLLEGIUM_WEIGHTS, or to the working folder, for it lies elsewhere at each site",
-            cure=f'write "hf:{folder}", and set COLLEGIUM_WEIGHTS to the folder in which it lies',
+            cure=f'write "hf:{folder}"; where it does not lie in the working folder, set '
+            "COLLEGIUM_WEIGHTS to the folder in which it lies",
         )
     raise InvalidInput(
         f"There is no open model '{name}'",

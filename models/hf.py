@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -109,7 +111,9 @@ def open_model(card: ModelCard, ref: ModelRef, source: Source | None) -> nn.Modu
         return None
     import transformers
 
-    net = getattr(transformers, names[0]).from_pretrained(None, config=config, state_dict=source())
+    with _quiet():
+        kind_of = getattr(transformers, names[0])
+        net = kind_of.from_pretrained(None, config=config, state_dict=source())
     if kind == "image":
         return Answers(_pixels(card, ref, folder, config), net, padding=None)
     return Answers(Tokens(), net, padding=_padding(config))
@@ -143,28 +147,40 @@ def _configured(ref: ModelRef) -> tuple[Path, Any]:
     return folder, config
 
 
+@contextmanager
+def _quiet() -> Generator[None]:
+    """Keep transformers' warnings and progress bars out of a run's own output."""
+    from transformers.utils import logging
+
+    loud, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(loud)
+        if bars:
+            logging.enable_progress_bar()
+
+
 def _net(config: Any, state: State | None, name: str) -> Any:
     from transformers import AutoModel
-    from transformers.utils import logging
 
     if state is None:
         return AutoModel.from_config(config, trust_remote_code=False)
     with torch.device("meta"):
         kind = type(AutoModel.from_config(config, trust_remote_code=False))
-    loud = logging.get_verbosity()
-    logging.set_verbosity_error()
     try:
-        net, report = kind.from_pretrained(
-            None, config=config, state_dict=state, output_loading_info=True
-        )
+        with _quiet():
+            net, report = kind.from_pretrained(
+                None, config=config, state_dict=state, output_loading_info=True
+            )
     except RuntimeError as error:
         raise InvalidInput(
             f"The pinned weights do not fit '{name}'",
             why=str(error).partition("\n")[0],
             cure="pin the weights that belong to this config.json",
         ) from error
-    finally:
-        logging.set_verbosity(loud)
     absent = [key for key in report["missing_keys"] if not key.startswith("pooler.")]
     if absent:
         raise InvalidInput(

@@ -33,6 +33,13 @@ def fetch_weights(card: ModelCard, ref: ModelRef, digest: str) -> Path:
     for weights in weights_of(ref.name):
         if weights.url and weights.fits(digest):
             return _download(weights.url, digest)
+    if digest == card.weights:
+        raise MissingInput(
+            f"The weights of '{ref.name}' cannot be fetched",
+            why="they are on no hub that is asked here",
+            cure=f"bring the file with the digest {digest} by hand from {card.source}, and set "
+            "COLLEGIUM_WEIGHTS to the folder in which it lies",
+        )
     raise MissingInput(
         f"The hub of '{ref.name}' lists no weights with the digest {digest}",
         why="what is fetched must be what the plan pins",

@@ -16,6 +16,7 @@ from .preprocess import TablePreprocess
 
 PART = 8192  # records whose features are in memory at once
 SPILL_BYTES = 512 << 20
+KEPT = 64  # arrays of records whose features are kept, the ones asked for last
 
 
 class HeadAlone(nn.Module):
@@ -41,13 +42,15 @@ class _Trunk(nn.Module):
 
 
 class Features:
-    """What one trunk made of arrays of records, as long as they live; models may share it.
+    """What one trunk made of the arrays of records that were asked for last; models may share it.
 
     Several models in one process that start from one open model, as in a simulation, have the
-    same trunk. Memory: (n, features) float32 beside each array of records.
+    same trunk. Memory: (n, features) float32 beside each of at most ``kept`` arrays of records,
+    which are kept, too: while an array is here, no other can have its id.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, kept: int = KEPT) -> None:
+        self._kept = kept
         self._known: dict[int, tuple[NDArray[Any], NDArray[np.float32]]] = {}
         self._locks: dict[int, Lock] = {}
         self._lock = Lock()
@@ -57,10 +60,21 @@ class Features:
         with self._lock:
             mine = self._locks.setdefault(id(x), Lock())
         with mine:  # who asks for the same records meanwhile waits, and does not compute them too
-            found = self._known.get(id(x))
+            with self._lock:
+                found = self._known.get(id(x))
             if found is None or found[0] is not x:
-                found = self._known[id(x)] = (x, _through(trunk, x))
+                found = (x, _through(trunk, x))
+            with self._lock:
+                self._keep(found)
             return found[1]
+
+    def _keep(self, found: tuple[NDArray[Any], NDArray[np.float32]]) -> None:
+        """Put an array at the end, the newest, and forget the oldest beyond ``kept``."""
+        self._known.pop(id(found[0]), None)
+        self._known[id(found[0])] = found
+        for old in list(self._known)[: -self._kept]:
+            del self._known[old]
+            self._locks.pop(old, None)
 
 
 def _through(trunk: nn.Module, x: NDArray[Any]) -> NDArray[np.float32]:

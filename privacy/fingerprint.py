@@ -1,8 +1,9 @@
 """Which records a data asset holds, as keyed digests: the same records get no fresh budget.
 
-A digest does not depend on file name, row order, CSV or binary encoding, float width or split:
-it covers the record's float32 content and its label. It is evidence against mistakes and
-renaming, not against somebody who alters every record.
+A record has two digests. One is of what the reader found (all columns of a row, a picture's own
+pixels): the same file under another plan has it, too. The other is of what the plan reads: the
+same values in another format have it, too. Neither depends on file name, row order or split. Both
+are evidence against mistakes and renaming, not against somebody who alters every record.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from ..core.errors import InvalidInput, LedgerTampered, Refused
 from ..core.files import sync_folder
 
 _DOMAIN = b"collegium/fingerprint/1"
+_FOUND = b"collegium/fingerprint/2"
 _SALT_BYTES = 32
 _WAIT_S = 30.0
 
@@ -42,9 +44,38 @@ _SCHEMA = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fingerprint:
-    """Names one export of an asset; holds neither a count nor anything of a single record."""
+    """Names one export of an asset; holds neither a count nor anything of a single record.
+
+    ``also``: other names of the same records, as an older ledger may know them.
+    """
 
     digest: str
+    also: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Export:
+    """All records of one export as keyed digests: as the plan ``encoded`` them, and as ``found``.
+
+    ``found`` is None for records made in memory, which are nothing but what is encoded.
+    """
+
+    encoded: Sequence[bytes]
+    found: Sequence[bytes] | None = None
+
+    def __repr__(self) -> str:
+        return "Export(records not shown)"
+
+    @property
+    def kinds(self) -> tuple[Sequence[bytes], ...]:
+        """Return the digests of each kind."""
+        return (self.encoded,) if self.found is None else (self.found, self.encoded)
+
+    @property
+    def name(self) -> Fingerprint:
+        """Return what the ledger writes down: of what was found, where that is known."""
+        first, *others = (fingerprint(kind).digest for kind in self.kinds)
+        return Fingerprint(digest=first, also=tuple(others))
 
 
 def record_digests(x: NDArray[Any], y: NDArray[Any], salt: bytes) -> list[bytes]:
@@ -63,6 +94,17 @@ def record_digests(x: NDArray[Any], y: NDArray[Any], salt: bytes) -> list[bytes]
     for start in range(0, size * len(rows), size):
         digest = seed.copy()  # the key block is hashed once, not once per record
         digest.update(data[start : start + size])
+        found.append(digest.digest())
+    return found
+
+
+def found_digests(ids: NDArray[np.uint8], salt: bytes) -> list[bytes]:
+    """Return the keyed digests (32 bytes) of records' identities (n, 16)."""
+    seed = hashlib.blake2b(_FOUND, key=salt, digest_size=32)
+    found: list[bytes] = []
+    for each in ids:
+        digest = seed.copy()
+        digest.update(each.tobytes())
         found.append(digest.digest())
     return found
 
@@ -91,6 +133,12 @@ class Register:
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
             sync_folder(path.parent)
         self.salt = self._prepare()
+
+    def knows(self, asset: str, name: str) -> bool:
+        """Return whether the export of that fingerprint was taken in as this asset's before."""
+        with self._database() as database:
+            query = "SELECT 1 FROM exports WHERE asset = ? AND fingerprint = ?"
+            return database.execute(query, (asset, name)).fetchone() is not None
 
     def check(self, asset: str, digests: Sequence[bytes]) -> None:
         """Raise ``Refused`` when any record belongs to another asset; changes nothing."""

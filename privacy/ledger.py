@@ -342,11 +342,14 @@ class Ledger:
                     why="it knows this asset's exports, and charges for these alone",
                     cure="open it with the records' fingerprint",
                 )
-        elif self._state.entries and self._records.digest not in self._state.records:
+        elif self._state.entries and self._state.records.isdisjoint(
+            (self._records.digest, *self._records.also)
+        ):
             raise Refused(
                 f"this is an unknown export of asset '{self.asset}'",
                 why="its budget belongs to the records that the ledger knows",
-                cure="compare it with the last export, then attach it by a signed policy entry",
+                cure="compare it with the last export; if it is one of this asset, attach it:"
+                " `collegium site approve SITE.toml --attach NOTE`",
             )
 
     def _append(self, kind: Kind, **values: Any) -> None:

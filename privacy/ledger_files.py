@@ -9,17 +9,15 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from numpy.typing import NDArray
 
 from ..core.digest import PREFIX, canonical_bytes
 from ..core.errors import InvalidInput, LedgerRolledBack, LedgerTampered, OutputExists, Refused
 from ..core.files import write_atomic
 from ..core.mechanism import Budget
 from ..core.signing import make_envelope
-from .fingerprint import Register, another_ledger, fingerprint, record_digests
+from .fingerprint import Export, Register, another_ledger
 from .ledger import Ledger
 from .ledger_anchor import Anchor
 from .ledger_rows import LedgerEntry, Row, signers, verify_chain
@@ -29,6 +27,7 @@ from .ledger_store import open_readonly, read_rows
 EXPORT = "collegium/ledger-export/2"
 STATEMENT = "https://in-toto.io/Statement/v1"
 PREDICATE = "urn:collegium:ledger-head:v1"
+_SAME = "the same records, by what their file holds"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,35 +46,37 @@ def open_for_records(
     key: Ed25519PrivateKey,
     *,
     register: Register,
-    x: NDArray[Any],
-    y: NDArray[Any],
+    export: Export,
     anchor: Path | None = None,
     attach: bool = False,
     note: str = "",
 ) -> Ledger:
     """Open an asset's ledger for these records: all of them, training and test part together.
 
-    ``x`` (n, ...) and ``y`` (n,). With ``attach`` (and a ``note``: what it is, who checked it)
-    an export that the ledger does not know is attached to the asset by a signed entry. Raises
+    An export is known by what was found in it or by what a plan made of it; then its other name
+    is added by a signed entry. With ``attach`` (and a ``note``: what it is, who checked it)
+    an export that the ledger does not know is attached to the asset in the same way. Raises
     as ``Ledger`` does, and ``Refused`` when a record belongs to another asset of the site or the
     register knows another ledger of this asset: an asset has one ledger, wherever it lies.
     """
     if attach and not note:
         raise InvalidInput("an attached export needs a note", cure="say what it is and who checked")
-    digests = record_digests(x, y, register.salt)
-    register.check(asset, digests)  # claimed only once the ledger has let them in
+    for digests in export.kinds:
+        register.check(asset, digests)  # claimed only once the ledger has let them in
     if register.ledger_of(asset) is not None and not path.is_file():
         raise another_ledger(asset)
-    found = fingerprint(digests)
-    if attach and path.is_file():
+    name, there = export.name, path.is_file()
+    known = any(register.knows(asset, other) for other in name.also)
+    if there and (attach or known):
         ledger = Ledger(path, asset, budget, key, anchor=anchor)
     else:
-        ledger = Ledger(path, asset, budget, key, anchor=anchor, records=found)
+        ledger = Ledger(path, asset, budget, key, anchor=anchor, records=name)
     try:
         register.bind(asset, ledger.entries()[0].hash)
-        if attach:
-            ledger.attach(found, note=note)
-        register.claim(asset, digests)
+        if there:  # a known export is kept
+            ledger.attach(name, note=note if attach else _SAME)
+        for digests in export.kinds:
+            register.claim(asset, digests)
     except BaseException:
         ledger.close()
         raise

@@ -106,9 +106,7 @@ class OpacusClipper:
             for start in range(0, len(x), self._chunk):
                 part = slice(start, start + self._chunk)
                 gradients = self._gradients(x[part], y[part])
-                finite = finite_records(gradients) & finite_records(
-                    x[part], missing=self._missing
-                )
+                finite = finite_records(gradients) & finite_records(x[part], missing=self._missing)
                 gradients = torch.where(finite[:, None], gradients, torch.zeros_like(gradients))
                 yield gradients.double().cpu()
         finally:

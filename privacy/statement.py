@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from typing import Any
 
@@ -12,6 +12,7 @@ from ..core.mechanism import CLIP_SLACK, MechanismSpec
 from ..core.plan import Plan
 from . import statement_words as words
 from .accountant import bound_of, detection_of, enforced_bound, epsilon_of
+from .derive import questions
 from .events import Spend
 
 NO_GUARANTEE = "no privacy guarantee: noise reproducible"
@@ -40,7 +41,8 @@ class Circumstances:
 
     ``base_model`` names the open model and what it was trained on; ``evaluation`` is the plan's
     origin of the test parts; ``reproducible_noise`` is read from the sites' noise sources.
-    ``device_noise`` None: nobody here has seen which generator the sites used.
+    ``device_noise`` None: nobody here has seen which generator the sites used. ``once`` holds
+    what the plan asks once beside the rounds, by name (``asked_once``).
     """
 
     rounds: int
@@ -50,6 +52,7 @@ class Circumstances:
     evaluation: str
     reproducible_noise: bool
     device_noise: bool | None = False
+    once: Mapping[str, MechanismSpec] = field(default_factory=dict[str, MechanismSpec])
 
 
 def statement(sites: Mapping[str, SiteAccount], told: Circumstances) -> dict[str, Any]:
@@ -60,7 +63,7 @@ def statement(sites: Mapping[str, SiteAccount], told: Circumstances) -> dict[str
     """
     _complete(sites, told)
     spec = next(iter(sites.values())).spec
-    by_site = {name: _site(account, spec.delta) for name, account in sites.items()}
+    by_site = {name: _site(account, told, spec.delta) for name, account in sites.items()}
     worst = max(sites, key=lambda name: by_site[name]["epsilon"])
     everyone = [row for account in sites.values() for row in account.run]
     return {
@@ -88,7 +91,7 @@ def statement(sites: Mapping[str, SiteAccount], told: Circumstances) -> dict[str
         "tuning": {"accounted": False, "reads": words.TUNING},
         "audit": {"conformance": NOT_RUN, "leakage": NOT_RUN},
         "not_covered": list(words.NOT_COVERED),
-        "questions": words.questions(spec, told.reproducible_noise),
+        "questions": words.questions(spec, told.reproducible_noise, told.once),
     }
 
 
@@ -102,12 +105,27 @@ def released(plan: Plan) -> tuple[str, ...]:
     )
 
 
+def asked_once(plan: Plan) -> dict[str, MechanismSpec]:
+    """Return the mechanism of each question that a job asks once, by its name in the statement.
+
+    Those of the first site: at the others only the public size differs, on which, without
+    sampling, no cost depends.
+    """
+    asked = questions(plan, plan.sites[0])
+    return {words.ONCE[question]: spec for question, spec in asked.items()}
+
+
 def _complete(sites: Mapping[str, SiteAccount], told: Circumstances) -> None:
     missing = [f"the ledger of {name}" for name, a in sites.items() if not a.ledger_head]
     if not sites:
         missing.append("every site")
     if not told.released:
         missing.append("what was released")
+    missing += [
+        f"what else the ledger of {name} was charged for"
+        for name, account in sites.items()
+        if any(_name(spec, account, told) is None for spec, _ in account.run)
+    ]
     if not told.base_model or not told.base_model_trained_on:
         missing.append("what the open model was trained on")
     if missing:
@@ -118,7 +136,22 @@ def _complete(sites: Mapping[str, SiteAccount], told: Circumstances) -> None:
         )
 
 
-def _site(account: SiteAccount, delta: float) -> dict[str, Any]:
+def _name(spec: MechanismSpec, account: SiteAccount, told: Circumstances) -> str | None:
+    """Return which question a charge is for, '' for training, None for neither."""
+    if spec == account.spec:
+        return ""
+    return next(
+        (
+            name
+            for name, asked in told.once.items()
+            if spec == replace(asked, public_records=spec.public_records)
+        ),
+        None,
+    )
+
+
+def _site(account: SiteAccount, told: Circumstances, delta: float) -> dict[str, Any]:
+    named = [(_name(spec, account, told), steps) for spec, steps in account.run]
     everything = [row for spend in account.jobs.values() for row in spend]
     return {
         "epsilon": epsilon_of(account.run, delta),
@@ -126,7 +159,11 @@ def _site(account: SiteAccount, delta: float) -> dict[str, Any]:
         "epsilon_total_fixed": epsilon_of(everything, delta),
         "runs_on_this_asset": len(account.jobs),
         "normaliser": account.spec.normaliser,
-        "noisy_steps": sum(steps for spec, steps in account.run if spec == account.spec),
+        "public_records": account.spec.public_records,
+        "noisy_steps": sum(steps for name, steps in named if name == ""),
+        "once_steps": {
+            each: sum(steps for name, steps in named if name == each) for each in told.once
+        },
         "ledger_head": account.ledger_head,
     }
 
@@ -155,6 +192,18 @@ def _mechanism(spec: MechanismSpec, told: Circumstances) -> dict[str, Any]:
         "rounds": told.rounds,
         "steps_per_round": spec.steps,
         "noise": _generator(cpu, told.device_noise),
+        "once": [_once(name, asked) for name, asked in told.once.items()],
+    }
+
+
+def _once(name: str, asked: MechanismSpec) -> dict[str, Any]:
+    return {
+        "name": name,
+        "sensitivity": asked.clip_norm,
+        "noise_multiplier": asked.noise_multiplier,
+        "noise_std": asked.noise_std,
+        "sampling_rate": asked.sampling_rate,
+        "steps": asked.steps,
     }
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
 from ..core.mechanism import MechanismSpec
+from ..core.messages import CALIBRATION as CALIBRATED
+from ..core.messages import EVALUATION as EVALUATED
+from ..core.messages import STATISTICS as COUNTED
 
 NOT_COVERED = (
     "facts about the population that hold with or without any single record",
@@ -48,6 +52,24 @@ TOLD = MappingProxyType(
     }
 )
 
+ONCE = MappingProxyType(
+    {
+        COUNTED: "common statistics",
+        CALIBRATED: "calibration",
+        EVALUATED: "private evaluation",
+    }
+)
+"""Names of what a job asks once, by question; with ``BOUNDED``: why no unit can add more."""
+BOUNDED = MappingProxyType(
+    {
+        "common statistics": "each number is cut to its public bounds and each category is one"
+        " cell; a unit adds the mean of its records' rows",
+        "calibration": "each record is counted in one cell; a unit's records share one count",
+        "private evaluation": "each unit adds its share of right answers, at most one, and a count"
+        " of one",
+    }
+)
+
 TUNING = (
     "trials of other settings on the same records count only where they ran through this"
     " ledger; epsilon_total holds those, nothing holds trials made elsewhere"
@@ -78,7 +100,19 @@ def detection(false_positive_rate: float, true_positive_rate: float) -> str:
     )
 
 
-def questions(spec: MechanismSpec, reproducible: bool) -> list[dict[str, Any]]:
+def sensitivity(once: Mapping[str, MechanismSpec]) -> str:
+    """Return how each unit's contribution is bounded, in the rounds and in what is asked once."""
+    parts = ["each unit's gradient is clipped to the clip norm over all parameters together"]
+    parts += [
+        f"{name} (L2 norm at most {asked.clip_norm:.4g}): {BOUNDED[name]}"
+        for name, asked in once.items()
+    ]
+    return "; ".join(parts)
+
+
+def questions(
+    spec: MechanismSpec, reproducible: bool, once: Mapping[str, MechanismSpec]
+) -> list[dict[str, Any]]:
     """Return the topics on which NIST SP 800-226 asks to judge a claim, each with its answer."""
     unit = "one patient with all of its records" if spec.unit == "patient" else "one record"
     noise = (
@@ -96,10 +130,7 @@ def questions(spec: MechanismSpec, reproducible: bool) -> list[dict[str, Any]]:
             "Where is noise added, and whom must one trust?",
             "locally, at each site, before anything leaves: nobody but the site itself",
         ),
-        (
-            "Is the sensitivity bounded, and how?",
-            "each unit's gradient is clipped to the clip norm over all parameters together",
-        ),
+        ("Is the sensitivity bounded, and how?", sensitivity(once)),
         (
             "Do all releases compose into the figure?",
             "yes: every reserve in the site's ledger, before its first gradient, is counted;"

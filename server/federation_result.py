@@ -14,7 +14,7 @@ from ..core.mechanism import MechanismSpec
 from ..core.plan import Plan
 from ..models import registry
 from ..privacy.derive import schedule
-from ..privacy.statement import Circumstances, SiteAccount, released, statement
+from ..privacy.statement import Circumstances, SiteAccount, asked_once, released, statement
 from .coordinator import Coordinator
 from .events import Event, all_events, release_of
 from .result import SCHEMA, evaluation_of, history_of, sites_of, versions
@@ -107,6 +107,7 @@ def stated(
     told = Circumstances(
         rounds=plan.rounds.count,
         released=released(plan),
+        once=asked_once(plan),
         base_model=plan.model.name,
         base_model_trained_on=registry.describe(plan.model).trained_on,
         evaluation=plan.evaluation.origin,

@@ -10,6 +10,7 @@ from ..core.plan import Plan
 from ..core.plugins import is_plugin
 from ..models import registry
 from ..models.cards import ModelCard, option_problems
+from ..models.cards_open import digests_of, written_as_path
 
 
 def known_card(plan: Plan) -> ModelCard | None:
@@ -29,7 +30,9 @@ def name(plan: Plan) -> Iterator[Problem]:
     except InvalidInput as error:
         yield Problem(
             where="[model] name",
-            what=f"{shown(plan.model.name)} is not known",
+            what=f"{shown(plan.model.name)} is written as a path"
+            if written_as_path(plan.model.name)
+            else f"{shown(plan.model.name)} is not known",
             why=str(error.why),
             cure=str(error.cure),
         )
@@ -55,7 +58,8 @@ def weights(plan: Plan) -> Iterator[Problem]:
             what=f"is missing for {shown(plan.model.name)}",
             why="Every site must start from the same bytes, also where hub = true",
             cure='write weights = "sha256:..." (what sha256sum prints of the file, or its page '
-            "on the hub), or random = 1 in [model.options] to start from random weights",
+            f"on the hub{_published(card)}), or random = 1 in [model.options] to start from random "
+            "weights",
         )
 
 
@@ -111,6 +115,11 @@ def image(plan: Plan) -> Iterator[Problem]:
         if needed
         else "remove image",
     )
+
+
+def _published(card: ModelCard) -> str:
+    known = digests_of(card)
+    return f"; published ones: {known}" if known else ""
 
 
 def _listed(choices: tuple[str, ...]) -> str:

@@ -17,7 +17,7 @@ from ..client.reach import round_reach
 from ..client.site import Site
 from ..client.spool import Spool
 from ..client.train import Trainer
-from ..client.words import all_records
+from ..client.words import export_of
 from ..core.digest import sha256_hex
 from ..core.errors import InvalidInput
 from ..core.layout import Layout, Vector
@@ -182,15 +182,14 @@ def open_ledger(
 ) -> Ledger:
     """Open a site's ledger as a real site does: for these records alone, with an anchor."""
     own = folder / "sites" / site
-    x, y = all_records(data)
+    register = Register(own / "records.sqlite")
     return open_for_records(
         folder / "ledgers" / f"{site}.sqlite",
         data.asset,
         budget,
         key,
-        register=Register(own / "records.sqlite"),
-        x=x,
-        y=y,
+        register=register,
+        export=export_of(data, register.salt),
         anchor=own / "ledger.anchor",
     )
 

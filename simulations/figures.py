@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from ..models.evaluate import finite_outputs, site_metrics
 from ..models.tasks import task
 from .records import Records
 
+LOOK = 500  # test records
 Answer = Callable[[NDArray[Any]], NDArray[Any]]
 
 
@@ -50,6 +51,20 @@ def figures(plan: Plan, answer: Answer, records: Records) -> Figures:
 def measure(plan: Plan, trainer: Trainer, vector: Vector, records: Records) -> dict[str, float]:
     """Return the metrics of a released vector on the global test part."""
     return figures(plan, lambda x: trainer.outputs(vector, x), records).metrics
+
+
+def looked_at(records: Records, *, cheap: bool) -> Records:
+    """Return the records on which each round's model is looked at, for the live view.
+
+    All of the test part where that is ``cheap``; else every k-th record, ``LOOK`` at most: a
+    large test part would go through the model in every round.
+    """
+    test, sites = records.test, records.test_sites
+    if cheap or len(test) <= LOOK:
+        return records
+    chosen = np.linspace(0, len(test) - 1, LOOK).astype(np.intp)
+    part = replace(test, x=test.x[chosen], y=None if test.y is None else test.y[chosen])
+    return replace(records, test=part, test_sites=None if sites is None else sites[chosen])
 
 
 def majority(plan: Plan, records: Records) -> dict[str, Any] | None:

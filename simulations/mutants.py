@@ -7,7 +7,7 @@ in this process. Nothing here is imported by a run.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from itertools import count as counter
 from pathlib import Path
@@ -48,7 +48,7 @@ FEATURES, CLASSES = 63, 10
 def audited(folder: Path, *, seed: int, mutant: str | None = None) -> dict[str, Any]:
     """Return the audit of a short run of the named broken build (None: of the correct one)."""
     plan = short_plan(seed)
-    with MUTANTS[mutant]() if mutant else _correct():
+    with MUTANTS[mutant]() if mutant else nullcontext():
         short_run(plan, short_records(plan, seed), folder)
         return audit_run(folder)
 
@@ -83,11 +83,6 @@ def short_records(plan: Plan, seed: int) -> dict[str, SiteData]:
             asset=f"mutants-{site.name}", train_x=x, train_y=y, test_x=x[:0], test_y=y[:0]
         )
     return found
-
-
-@contextmanager
-def _correct() -> Generator[None]:
-    yield
 
 
 @contextmanager
@@ -289,10 +284,8 @@ def _shuffled() -> AbstractContextManager[None]:
 @contextmanager
 def _buffers() -> Generator[None]:
     """The model's buffers, as they moved, travel with the update."""
-    init, train, opened = (
-        training.Trainer.__dict__[name] for name in ("__init__", "train", "open_vector")
-    )
-
+    names = ("__init__", "train", "open_vector")
+    init, train, opened = (training.Trainer.__dict__[name] for name in names)
     at_first: dict[int, Vector] = {}
 
     def extra(trainer: training.Trainer) -> Vector:

@@ -19,6 +19,7 @@ from ..client.supernode import SAFE
 from ..core.files import write_atomic
 from ..core.plan import Plan
 from ..core.site_file import DataSection, LedgerSection, SiteFile, SiteLink
+from ..data.reader_npz import ENCODED
 from ..data.site_data import SiteData
 from ..server.coordinator import Coordinator, load_coordinator
 from ..server.coordinator_service import Say, Service, serving
@@ -177,6 +178,7 @@ def _asset_name(text: str) -> str:
 
 def _write_records(path: Path, data: SiteData) -> None:
     arrays = {name: getattr(data, name) for name in ("train_x", "train_y", "test_x", "test_y")}
+    arrays[ENCODED] = np.array(True)  # no reader must read categories, labels, tokens twice
     if data.train_units is not None and data.test_units is not None:
         arrays |= {"train_units": data.train_units, "test_units": data.test_units}
     held = {"val_x": data.calibration_x, "val_y": data.calibration_y}

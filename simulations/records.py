@@ -78,11 +78,17 @@ def split_records(plan: Plan) -> Records:
 
 
 def deal(
-    plan: Plan, labels: NDArray[Any], rng: np.random.Generator, *, source: str
+    plan: Plan,
+    labels: NDArray[Any],
+    rng: np.random.Generator,
+    *,
+    source: str,
+    sizes: Indices | None = None,
 ) -> Sequence[Indices]:
     """Return each site's part of records with these labels (n, ...), as ``split`` says.
 
-    Raises ``InvalidInput`` when the roster is too small, or labels are no classes to be skewed.
+    ``sizes`` (n,) is how much of a site's public size each takes, 1 by default. Raises
+    ``InvalidInput`` when the roster is too small, or labels are no classes to be skewed.
     """
     split = simulation_of(plan).split
     capacities = [site.public_records for site in plan.sites]
@@ -95,8 +101,8 @@ def deal(
         )
     try:
         if kind == "dirichlet":
-            return dirichlet(labels, capacities, float(alpha), rng)
-        return iid(labels, capacities, rng)
+            return dirichlet(labels, capacities, float(alpha), rng, sizes=sizes)
+        return iid(labels, capacities, rng, sizes=sizes)
     except ValueError as error:
         raise InvalidInput(
             f"the roster is too small for {source}",

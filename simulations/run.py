@@ -36,7 +36,7 @@ from ..strategies.base import Strategy
 from ..strategies.catalog import strategy_for
 from ._flwr import context_of
 from .consortium import Consortium, ModelFactory, assemble
-from .figures import measure
+from .figures import looked_at, measure
 from .grid import LocalGrid
 from .listener import Listener, RoundCallback
 from .reading import require_fit
@@ -235,6 +235,7 @@ class _Run:
         """Drive all rounds through ServerApp and ClientApps on the in-process Grid."""
         plan = self._plan
         probe = Trainer(self._factory(), plan, features=records.features)
+        seen = looked_at(records, cheap=probe.answers_fast)
         self._heard.stage("rounds")
         job = store.job
         found: list[tuple[Vector, dict[str, dict[str, float]]]] = []
@@ -259,7 +260,7 @@ class _Run:
             ),
             store=store,
             key=consortium.key,
-            evaluate=lambda vector: measure(plan, probe, vector, records),
+            evaluate=lambda vector: measure(plan, probe, vector, seen),
             epsilon=spent,
             on_round=self._heard.round_done,
             on_answer=self._heard.answered,

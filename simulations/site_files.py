@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..client.policy import Policy
 from ..client.words import policy_of
@@ -14,10 +12,9 @@ from ..core.errors import InvalidInput, MissingInput, Refused
 from ..core.plan import Plan
 from ..core.site_file import SiteFile
 from ..data.public import PublicSet
-from ..data.site_data import SiteData
-from ..data.split import holdout
+from .dealing import dealt
 from .reading import read
-from .records import SITE_TEST_SHARE, Indices, Records, deal, simulation_of, simulation_seed
+from .records import Records, simulation_of
 
 
 def records_of_files(plan: Plan) -> Records:
@@ -37,7 +34,7 @@ def records_of_files(plan: Plan) -> Records:
             cure="correct it; it is relative to plan.toml",
         )
     file = SiteFile.load(path)
-    return _dealt(plan, file, read(file, path, plan))
+    return dealt(plan, file.data.asset, read(file, path, plan))
 
 
 def _each_site(plan: Plan, folder: Path) -> Records:
@@ -82,48 +79,3 @@ def _policy(file: SiteFile, plan: Plan) -> Policy:
             cure="set [policy] public_test = true there, or agree on origin = 'private'",
         )
     return policy
-
-
-def _dealt(plan: Plan, file: SiteFile, whole: SiteData) -> Records:
-    rng = np.random.default_rng([0xF11E, simulation_seed(plan)])
-    parts = deal(plan, whole.train_y, rng, source=file.data.asset)
-    held = _held_out(plan, whole, rng)
-    by_site: dict[str, SiteData] = {}
-    for site, part, calibration in zip(plan.sites, parts, held, strict=True):
-        train, own_test = _own_test(whole.train_y[part], rng)
-        by_site[site.name] = SiteData(
-            asset=f"{file.data.asset}/{site.name}",
-            train_x=whole.train_x[part[train]],
-            train_y=whole.train_y[part[train]],
-            test_x=whole.train_x[part[own_test]],
-            test_y=whole.train_y[part[own_test]],
-            train_units=_taken(whole.train_units, part[train]),
-            test_units=_taken(whole.train_units, part[own_test]),
-            calibration_x=_taken(whole.calibration_x, calibration),
-            calibration_y=_taken(whole.calibration_y, calibration),
-            calibration_units=_taken(whole.calibration_units, calibration),
-        )
-    test = PublicSet(
-        name=f"{file.data.asset}/test", origin="public", x=whole.test_x, y=whole.test_y
-    )
-    return Records(by_site=by_site, test=test)
-
-
-def _held_out(plan: Plan, whole: SiteData, rng: np.random.Generator) -> list[Indices]:
-    """Return each site's part of the records that are held out for calibration, at random."""
-    count = 0 if whole.calibration_y is None else len(whole.calibration_y)
-    sizes = np.cumsum([site.public_records for site in plan.sites])
-    cuts = (sizes[:-1] / sizes[-1] * count).astype(int)
-    return np.split(rng.permutation(count), cuts)
-
-
-def _own_test(labels: NDArray[Any], rng: np.random.Generator) -> tuple[Indices, Indices]:
-    if labels.ndim == 1 and labels.dtype.kind == "i":
-        return holdout(labels, SITE_TEST_SHARE, rng)
-    order = rng.permutation(len(labels))
-    cut = int(len(labels) * SITE_TEST_SHARE)
-    return np.sort(order[cut:]), np.sort(order[:cut])
-
-
-def _taken(values: NDArray[Any] | None, chosen: Indices) -> NDArray[Any] | None:
-    return None if values is None else values[chosen]

@@ -9,7 +9,7 @@ from ..core.mechanism import MechanismSpec
 from ..core.plan import Plan
 from ..models import registry
 from ..privacy.ledger import Ledger
-from ..privacy.statement import Circumstances, SiteAccount, released, statement
+from ..privacy.statement import Circumstances, SiteAccount, asked_once, released, statement
 from .consortium import Consortium
 
 
@@ -56,6 +56,7 @@ def stated_by(
     told = Circumstances(
         rounds=plan.rounds.count,
         released=released(plan),
+        once=asked_once(plan),
         base_model=plan.model.name,
         base_model_trained_on=trained_on,
         evaluation=plan.evaluation.origin,

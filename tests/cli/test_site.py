@@ -86,6 +86,32 @@ def test_records_that_do_not_fit_cannot_be_approved(town: Any) -> None:
     assert run(["site", "approve", site_toml(town)]) == 65
 
 
+def test_a_new_export_is_attached_by_a_signed_note(
+    town: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from collegium.privacy.ledger_store import open_readonly, read_rows
+
+    def notes() -> list[str]:
+        with open_readonly(town.file.ledger_path) as connection:
+            return [json.loads(row[2]).get("note", "") for row in read_rows(connection)]
+
+    town.approve()
+    town.open().ledger.close()
+    town.write_records(change=0.25)
+    assert run(["site", "approve", site_toml(town)]) == 0
+    assert run(["site", "start", site_toml(town)]) == 77
+    assert "--attach NOTE" in capsys.readouterr().err
+    for wrong in (["--attach", " "], ["--attach", "a", "--withdraw"]):
+        assert run(["site", "approve", site_toml(town), *wrong]) == 64
+    assert len(notes()) == 1
+    assert run(["site", "approve", site_toml(town), "--attach", "one value mended, MM"]) == 0
+    assert "ward, ledger head sha256:" in capsys.readouterr().out
+    assert notes()[1:] == ["one value mended, MM"]
+    town.open().ledger.close()  # and the site starts with it, as it did with the old one
+    assert run(["site", "approve", site_toml(town), "--attach", "again"]) == 0
+    assert len(notes()) == 2
+
+
 def test_keys_are_rotated_at_rest(town: Any, capsys: pytest.CaptureFixture[str]) -> None:
     town.approve()
     town.open().ledger.close()
@@ -114,6 +140,7 @@ def test_a_running_site_is_asked_about_what_lies_here(
         assert "what lies here" in json.loads(capsys.readouterr().out)["approved"]
         town.write_site_file(max_epsilon=1.0)
         assert run(["site", "approve", site_toml(town)]) == 77
+        assert run(["site", "approve", site_toml(town), "--attach", "new"]) == 77
         assert "start it again" in capsys.readouterr().err
         assert run(["site", "approve", site_toml(town), "--cancel", "0" * 32]) == 0
         assert "no such job" in capsys.readouterr().out

@@ -9,6 +9,8 @@ import pytest
 from collegium.client import approval
 from collegium.core.errors import Refused
 from collegium.core.signing import generate_key
+from collegium.data.identity import array_ids
+from collegium.data.site_data import SiteData
 
 Make = Callable[..., Any]
 
@@ -58,6 +60,29 @@ def test_another_key_approves_nothing(make_town: Make) -> None:
     (file.state_path / approval.FILE).write_bytes(b"{}")
     with pytest.raises(Refused):
         town.open()
+
+
+@pytest.mark.parametrize("part", ["train", "test", "calibration"])
+def test_every_part_is_approved(make_town: Make, part: str) -> None:
+    """Calibration records and labels count as all others do."""
+    import numpy as np
+
+    town = make_town()
+    x = np.random.default_rng(1).normal(size=(9, 3))
+    parts = {"train": slice(0, 3), "test": slice(3, 6), "calibration": slice(6, 9)}
+
+    def data(y: Any, shift: int = 0) -> SiteData:
+        arrays = {f"{name}_x": x[rows] for name, rows in parts.items()}
+        arrays |= {f"{name}_y": y[rows] for name, rows in parts.items()}
+        ids = {f"{name}_ids": array_ids(x[rows], x[rows]) + shift for name, rows in parts.items()}
+        return SiteData(asset="ward", **arrays, **ids)
+
+    y = np.zeros(9)
+    now = approval.records_fingerprint(town.file, data(y))
+    assert approval.records_fingerprint(town.file, data(y)) == now
+    assert approval.records_fingerprint(town.file, data(y, shift=1)) != now
+    y[parts[part].start] = 1
+    assert approval.records_fingerprint(town.file, data(y)) != now
 
 
 def test_withdrawn_is_not_approved(make_town: Make) -> None:

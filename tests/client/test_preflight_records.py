@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from collegium.client.preflight import Finding, preflight
-from collegium.client.words import all_records, read_records
+from collegium.client.words import export_of, read_records
 from collegium.core.errors import CollegiumError, InvalidInput
 from collegium.core.site_file import (
     DataSection,
@@ -67,7 +67,7 @@ def test_what_people_see_and_what_the_site_does(look: Make) -> None:
         "a question mark": ([HEAD, row, f"?,{SECRET},0.2,1"], [
             'r.csv, column "age", row 3: is not a finite number']),
         "another number of fields": ([HEAD, row, short], [
-            "r.csv (4 columns), row 3: holds another number of fields than there are columns"]),
+            "r.csv (4 columns), row 3: has 3 fields where the header names 4"]),
         "a header inside": ([HEAD, row, "age,0.5,0.5,1"], [
             'r.csv, column "age", row 3: repeats the name of the column']),
         "NUL bytes": ([HEAD, row + "\0"], ["r.csv holds NUL bytes."]),
@@ -116,8 +116,13 @@ def test_texts_become_tokens_beside_the_records(tmp_path: Path, make_plan: Make)
         folder=tmp_path,
     )  # fmt: skip
     data = read_records(file, plan)
-    x, y = all_records(data)
-    assert x.shape == (20, 8) and x.dtype == np.int32 and len(y) == 20
+    x = np.concatenate([data.train_x, data.test_x])
+    assert x.shape == (20, 8) and x.dtype == np.int32
+    export = export_of(data, b"salt")
+    assert export.found is not None and len(export.found) == len(export.encoded) == 20
+    shorter = replace(plan, model=replace(model, options={"tokens": 3.0}))
+    again = export_of(read_records(file, shorter), b"salt")  # another plan, the same records
+    assert again.name.digest == export.name.digest and again.name.also != export.name.also
     other = read_records(file, plan, seed=1)
     assert not np.array_equal(data.test_x, other.test_x)
     none = read_records(replace(file, data=replace(file.data, test_share=0.0)), plan)

@@ -123,6 +123,33 @@ def test_scores_of_another_model_are_not_told_for_the_same_charge(counter: Any) 
     assert counter.ledger.entries() == before
 
 
+@pytest.mark.parametrize("question", [CALIBRATION, EVALUATION])
+def test_a_charge_whose_answer_was_never_made_is_of_one_model_too(
+    make_counter: Make, make_plan: Make, monkeypatch: pytest.MonkeyPatch, question: int
+) -> None:
+    """The site died between the two: what it finds in its ledger says which model was asked."""
+    counter = make_counter(fitting(make_plan(2, rounds=2, evaluation={"origin": "private"})))
+
+    def dies(*_: Any) -> None:
+        raise SystemExit
+
+    monkeypatch.setattr("collegium.client.spool.Spool.put", dies)
+    with pytest.raises(SystemExit):
+        ask(counter, question)
+    monkeypatch.undo()
+    assert counter.kinds == ["genesis", "reserve"]
+    moved = counter.base()
+    moved[0] += 0.5
+    if question == EVALUATION:
+        with pytest.raises(BadMessage):
+            ask(counter, question, base=moved)
+    else:
+        assert Decline.open(ask(counter, question, base=moved), counter.public).code == "base"
+    assert counter.kinds == ["genesis", "reserve"]
+    ask(counter, question)  # the model that was charged for gets its answer
+    assert counter.kinds == ["genesis", "reserve", "commit"]
+
+
 @pytest.mark.parametrize(
     ("changes", "code"),
     [

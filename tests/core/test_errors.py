@@ -29,6 +29,9 @@ def test_the_tree_in_the_docstring_is_the_tree() -> None:
         (OverBudget("too much.", why="caps hold", cure="ask less"),
          "too much. Caps hold. Cure: ask less."),
         (InvalidInput("no data", why="the file is empty"), "no data. The file is empty."),
+        (OverBudget("no", cure="did you mean y?"), "no. Cure: did you mean y?"),
+        (InvalidInput("a", [Problem(where="b", what="c", why="d", cure="did you mean e?")]),
+         "a: 1 problem in this input\n  - b: c. d. Cure: did you mean e?"),
     ],
 )  # fmt: skip
 def test_messages_are_sentences(error: CollegiumError, text: str) -> None:

@@ -54,6 +54,23 @@ def test_medmnists_names_keep_order_and_give_a_calibration_part(read: Make) -> N
         assert np.array_equal(y, arrays[f"{part}_labels"][:, 0])
 
 
+def test_encoded_parts_are_taken_as_they_are(read: Make, plan_of: Make) -> None:
+    x, y = np.array([[np.nan, 1], [2, -1]], dtype=np.float32), np.array([1, 0])
+    arrays = {"train_x": x, "train_y": y, "test_x": x[:0], "test_y": y[:0]}
+    model = {
+        "bounds": {"a": (0.0, 9.0)}, "categories": {"sex": ("f", "m")}, "unknown": "other",
+        "missing": "mean", "classes": ("1", "0"),
+    }  # fmt: skip
+    data = read(arrays | {"encoded": np.array(True)}, **model)
+    assert np.array_equal(data.train_x, x, equal_nan=True) and data.train_y.tolist() == [1, 0]
+    assert len(data.test_y) == 0
+    for encoded in (np.array(False), np.array([True]), np.array(1)):
+        with pytest.raises(InvalidInput, match=r"x\.npz"):
+            read(arrays | {"encoded": encoded}, **model)
+    with pytest.raises(InvalidInput, match="do not belong together"):
+        read(arrays | {"encoded": np.array(True), "train_y": y[:1]}, **model)
+
+
 def test_rows_and_a_boolean_train_are_arrays_beside(read: Make) -> None:
     arrays = {
         "x": X, "y": Y, "center": np.array([0, 0, 1, 0, 0, 1]),
@@ -102,7 +119,9 @@ def test_labels_of_every_task(read: Make) -> None:
     time = {"task": "survival", "classes": (), "target": (0.0, 1.0)}
     both = np.stack([np.arange(6.0), Y], axis=1)
     beside = {"x": X, "y": np.arange(6.0), "event": Y}
-    one, two = read({"x": X, "y": both}, **time), read(beside, {"event": "event"}, **time)
+    whole = {"test_share": 0.0}  # the split is that of each file's own arrays
+    one = read({"x": X, "y": both}, whole, **time)
+    two = read(beside, {"event": "event", **whole}, **time)
     assert np.array_equal(one.train_y, two.train_y) and one.train_y.shape[1:] == (2,)
     pictures = np.zeros((6, 4, 6), dtype=np.uint8)
     masks = pictures.copy()

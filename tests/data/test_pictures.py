@@ -97,9 +97,31 @@ def test_corrupt_pictures_are_named_by_file_and_count(
     with pytest.raises(InvalidInput) as caught:
         read_site_data(make_site(tmp_path, "images", "x"), plan)
     text = caught.value.message()
-    assert '"cut.png": 1 of 4 files cannot be read: it is damaged' in text
-    assert '"none.jpg", "text.png": 2 of 4 files cannot be read: it is no PNG or JPEG' in text
+    assert '"cut.png" (file 1 of 4 in sorted order): 1 of 4 files cannot be read: it is' in text
+    assert '"none.jpg" (file 3 of 4 in sorted order), "text.png" (file 4 of 4 in' in text
     assert "4711" not in text and caught.value.exit_code == 65
+
+
+def test_one_name_in_two_folders_is_told_apart_without_the_label(
+    tmp_path: Path, make_site: Make, plan: Any
+) -> None:
+    for name in ("well/2.png", "well/3.png", "ill/3.png"):
+        png(tmp_path / "x" / name, grey(1))
+    (tmp_path / "x" / "well" / "3.png").write_bytes(b"4711")
+    with pytest.raises(InvalidInput) as caught:
+        read_site_data(make_site(tmp_path, "images", "x"), plan)
+    below = sorted((tmp_path / "x").glob("*/*.png"))
+    place = below.index(tmp_path / "x" / "well" / "3.png") + 1
+    assert f'"3.png" (file {place} of 3 in sorted order)' in caught.value.message()
+    assert "well" not in caught.value.message()
+    (tmp_path / "x" / "labels.csv").write_text(
+        "file,outcome\nill/3.png,ill\n\nwell/3.png,well\nwell/2.png,well\n"
+    )
+    with pytest.raises(InvalidInput, match=r'"3\.png" \(row 4 of the table\): 1 of 3 files'):
+        read_site_data(make_site(tmp_path, "images", "x"), plan)
+    (tmp_path / "x" / "well" / "3.png").unlink()
+    with pytest.raises(InvalidInput, match=r'"3\.png" \(row 4 of the table\)'):
+        read_site_data(make_site(tmp_path, "images", "x"), plan)
 
 
 def bomb(side: int) -> bytes:
@@ -166,10 +188,19 @@ def test_masks_of_the_same_name(tmp_path: Path, make_site: Make, plan_of: Make) 
     assert read_site_data(site, plan).train_y.sum() == 6
     (tmp_path / "masks" / "a.png").unlink()
     png(tmp_path / "masks" / "b.png", grey(7))
-    with pytest.raises(InvalidInput, match=r'"a\.png": 1 of 6 masks are not there'):
+    with pytest.raises(InvalidInput, match=r'"a\.png" \(file 1 of 6 in .*1 of 6 masks are not'):
         read_site_data(make_site(tmp_path, "images", "pictures", label="masks"), plan)
     png(tmp_path / "masks" / "a.png", mask)
-    with pytest.raises(InvalidInput, match=r'"b\.png": 1 of 6 files cannot be read: a pixel'):
+    with pytest.raises(InvalidInput, match=r'"b\.png" \(file 2 of 6 in .*cannot be read: a pixel'):
+        read_site_data(make_site(tmp_path, "images", "pictures", label="masks"), plan)
+
+
+def test_two_pictures_never_share_a_mask(tmp_path: Path, make_site: Make, plan_of: Make) -> None:
+    plan = plan_of(bounds={}, image=(4, 6, 1), task="segmentation", classes=("skin", "lesion"))
+    png(tmp_path / "masks" / "a.png", grey(0))
+    for name in ("a.png", "a.jpg"):
+        png(tmp_path / "pictures" / name, grey(50))
+    with pytest.raises(InvalidInput, match="1 of 2 pictures have the mask of another"):
         read_site_data(make_site(tmp_path, "images", "pictures", label="masks"), plan)
 
 
@@ -266,5 +297,6 @@ def test_damaged_dicom_is_named_by_file(tmp_path: Path, make_site: Make, plan_of
     with pytest.raises(InvalidInput) as caught:
         read_site_data(make_site(tmp_path, "dicom", "ct"), plan)
     text = caught.value.message()
-    assert '"cut.dcm": 1 of 3 files' in text and '"text.dcm": 1 of 3 files' in text
+    assert '"cut.dcm" (row 3 of the table): 1 of 3 files' in text
+    assert '"text.dcm" (row 4 of the table): 1 of 3 files' in text
     assert "4711" not in text

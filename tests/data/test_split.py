@@ -78,3 +78,19 @@ def test_reproducible() -> None:
     one, two, other = (dirichlet(labels, [100] * 3, 0.5, rng(seed)) for seed in (5, 5, 6))
     assert all((a == b).all() for a, b in zip(one, two, strict=True))
     assert any(len(a) != len(b) or (a != b).any() for a, b in zip(one, other, strict=True))
+
+
+@given(seed=st.integers(0, 200), alpha=st.sampled_from([0.05, 1.0]))
+@settings(deadline=None)
+def test_what_takes_more_room_counts_as_more(seed: int, alpha: float) -> None:
+    """Families of one to four: each goes to one site, and no site holds more people than fit."""
+    sizes = rng(seed).integers(1, 5, 60)
+    labels, room = rng(seed).integers(0, 3, 60), int(sizes.sum()) // 2 + 4
+    for parts in (
+        dirichlet(labels, [room, room], alpha, rng(seed), sizes=sizes),
+        iid(labels, [room, room], rng(seed), sizes=sizes),
+    ):
+        assert sorted(np.concatenate(parts)) == list(range(60))
+        assert all(sizes[part].sum() <= room for part in parts)
+    with pytest.raises(ValueError, match="fit into no site"):
+        iid(labels, [room, 3], rng(seed), sizes=sizes)

@@ -61,9 +61,31 @@ CASES: dict[str, Case] = {
         "features and [data] name the columns that are read; the file has 13 columns. Cure: "
         "name it in the header (or in [data] columns, for a file without one)."),
     "13 of 14 columns, without one": ("csv", HEADERLESS, _lines(ROW, SHORT, SHORT), 65,
-        "r.dat (14 columns): 1 problem in this input\n  - rows 2, 3: holds another number of "
-        "fields than there are columns. Its values would land in other columns. Cure: export the "
-        "file again, with texts in quotes, and compare [data] columns and delimiter."),
+        "r.dat (14 columns): 1 problem in this input\n  - rows 2, 3: has 13 fields where [data] "
+        "columns names 14. Its values would land in other columns. Cure: export the file again, "
+        "with texts in quotes, and compare [data] columns and delimiter."),
+    "more and fewer fields than the header": ("csv", {},
+        _lines(HEAD, SHORT, ROW + ",7", ROW, SHORT, SECRET), 65,
+        "r.dat (14 columns): 3 problems in this input\n"
+        + "".join(
+            f"  - {rows}: has {fields} where the header names 14. Its values would land in other "
+            "columns. Cure: export the file again, with texts in quotes, and compare [data] "
+            "columns and delimiter.\n"
+            for rows, fields in (
+                ("rows 2, 5", "13 fields"), ("row 3", "15 fields"), ("row 6", "1 field"))
+        ).rstrip("\n")),
+    "a name that [data] columns lacks": ("csv",
+        {"columns": tuple(name.replace("c4", "c44") for name in COLUMNS)}, _lines(ROW), 65,
+        'r.dat: 1 problem in this input\n  - column "c4": is not among [data] columns. The plan\'s '
+        "features and [data] name the columns that are read; [data] columns names 14 columns. "
+        'Cure: did you mean the column "c44"?'),
+    "columns of another file": ("csv", {"columns": ("num", "a", "b")}, _lines("1,2,3"), 65,
+        "r.dat: 13 problems in this input\n"
+        + "\n".join(
+            f'  - column "c{n}": is not among [data] columns. The plan\'s features and [data] name '
+            "the columns that are read; [data] columns names 3 columns. Cure: write its name "
+            "there, at the column's place in the file."
+            for n in range(13))),
     "text in a number column": ("csv", {}, _lines(HEAD, ROW, ROW.replace(",3,", ",three,")), 65,
         'r.dat: 1 problem in this input\n  - column "c3", row 3: is not a finite number. Records '
         "are raw numbers; a text cannot be guessed here. Cure: correct it; if it marks a missing "
@@ -157,9 +179,9 @@ def test_a_corrupt_picture(tmp_path: Path, make_site: Make, plan_of: Make) -> No
     with pytest.raises(InvalidInput) as caught:
         read_site_data(make_site(tmp_path, "images", "x"), plan_of(bounds={}, image=(4, 4, 1)))
     assert caught.value.message() == (
-        'x: 1 problem in this input\n  - "scan.png": 1 of 1 files cannot be read: it is damaged. '
-        "Every record must be whole before training begins. Cure: export those files again, or "
-        "leave them out."
+        'x: 1 problem in this input\n  - "scan.png" (file 1 of 1 in sorted order): 1 of 1 files '
+        "cannot be read: it is damaged. Every record must be whole before training begins. Cure: "
+        "export those files again, or leave them out."
     )
 
 

@@ -46,6 +46,20 @@ def test_two_classes_are_counted_by_their_log_odds() -> None:
     assert (halves == counts / 2).all()
 
 
+@pytest.mark.parametrize("classes", [2, 3])
+def test_scores_beyond_every_bin_are_in_the_last_and_no_number_is_zero(classes: int) -> None:
+    rest = [0.0] * (classes - 2)
+    outputs = np.array([[*rest, 0.0, each] for each in (1e20, np.inf, 1e300, np.nan)])
+    outputs[-1, 0] = 9.0  # what is left of a record that is no number is no score
+    counts = counts_of(outputs, np.full(4, classes - 1), 4)
+    if classes == 2:
+        assert counts[1].tolist() == [0, 0, 1, 3]
+        low = counts_of(outputs[:, ::-1], np.ones(4, dtype=np.int64), 4)
+        assert low[1].tolist() == [3, 0, 1, 0]
+    else:
+        assert counts.sum(axis=0)[3] == 3
+
+
 def test_more_classes_are_counted_by_whether_the_likeliest_is_right() -> None:
     # chances .8 .1 .1: log odds log 4, bin 2 of 4 either way; .98 and more: still bin 2 below 6
     outputs = np.log(np.array([[0.8, 0.1, 0.1], [0.1, 0.8, 0.1], [0.3, 0.3, 0.4]]))

@@ -97,6 +97,26 @@ def test_unknown_names_are_told_what_there_is(name: str) -> None:
     assert "did you mean" in caught.value.cure
 
 
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [
+        ("hf:./no/folder", "hf:no/folder"),
+        ("hf:/no/folder", "hf:folder"),
+        ("hf:~/models/bert", "hf:bert"),
+        ("hf:../bert", "hf:bert"),
+        ("hf:ours/bert/", "hf:ours/bert"),
+        ("hf:C:\\models\\bert", "hf:bert"),
+        ("hf:a b/", "hf:FOLDER"),
+    ],
+)
+def test_a_folder_that_is_written_as_a_path_has_its_own_cure(name: str, written: str) -> None:
+    with pytest.raises(InvalidInput, match="COLLEGIUM_WEIGHTS") as caught:
+        registry.card(name)
+    assert f'write "{written}"' in caught.value.cure and "did you mean" not in caught.value.cure
+    if written != "hf:FOLDER":
+        assert registry.card(written).name == written
+
+
 def test_options_are_checked_by_name_and_number() -> None:
     asked = ModelRef(
         name="tabular:mlp",

@@ -8,7 +8,13 @@ import torch
 
 from collegium.core.plan import ModelRef
 from collegium.models import evaluate as module
-from collegium.models.evaluate import evaluate, logits, records_at_once, site_metrics
+from collegium.models.evaluate import (
+    evaluate,
+    finite_outputs,
+    logits,
+    records_at_once,
+    site_metrics,
+)
 from collegium.models.tasks import task
 
 TWO = task(ModelRef(name="plugin:a", task="classification", classes=("no", "yes")))
@@ -82,9 +88,21 @@ def test_an_empty_set_has_no_outputs_and_no_metrics() -> None:
 
 def test_outputs_that_are_no_numbers_count_as_zeros() -> None:
     x = np.array([[np.nan, 1.0], [np.inf, 0.0], [0.0, 1.0]])
-    found = evaluate(Doubling(), TWO, x, np.array([0, 0, 1]))
-    assert found["accuracy"] == pytest.approx(2 / 3)  # 0 and 1 is class 1, 0 and 0 is class 0
+    found = evaluate(Doubling(), TWO, x, np.array([1, 0, 1]))
+    assert found["accuracy"] == pytest.approx(2 / 3)  # 0 and 0 is class 0, also for the first
     assert all(np.isfinite(value) for value in found.values())
+
+
+def test_a_record_with_one_bad_output_counts_as_zeros_in_all_of_them() -> None:
+    """Only the bad one put to 0 would leave an answer that the model never gave."""
+    outputs = np.array([[-5.0, np.inf], [3.0, np.nan], [1.0, 2.0]], dtype=np.float32)
+    found = finite_outputs(outputs)
+    assert found.tolist() == [[0, 0], [0, 0], [1, 2]]
+    assert np.isinf(outputs[0, 1])  # the model's own outputs stay as they are
+    masks = np.ones((2, 2, 1, 1), dtype=np.float32)
+    masks[0, 1] = -np.inf
+    assert finite_outputs(masks).reshape(2, 2).tolist() == [[0, 0], [1, 1]]
+    assert finite_outputs(np.array([np.nan, 2.0])).tolist() == [0.0, 2.0]
 
 
 def test_masks_are_kept_as_answers() -> None:

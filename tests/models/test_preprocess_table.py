@@ -32,8 +32,9 @@ def test_a_record_becomes_scaled_numbers_flags_and_one_hots() -> None:
 
 
 def test_an_index_that_is_no_category_is_none_of_them() -> None:
-    x = torch.tensor([[0.0, math.nan], [0.0, -7.0]])
-    assert TablePreprocess(REF)(x)[:, 2:].tolist() == [[0.0] * 3] * 2
+    others = [math.nan, -7.0, -1.0, 3.0, 99.0, math.inf, -math.inf, 1e30]
+    x = torch.tensor([[0.0, other] for other in others])
+    assert TablePreprocess(REF)(x)[:, 2:].tolist() == [[0.0] * 3] * len(others)
 
 
 def test_common_statistics_move_scale_and_cut_off() -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import numpy as np
 import torch
 from torch import nn
@@ -9,7 +12,7 @@ from torch import nn
 from collegium.core.plan import ModelRef
 from collegium.models import registry
 from collegium.models.evaluate import logits
-from collegium.models.resident import Resident, is_resident
+from collegium.models.resident import Features, Resident, is_resident
 
 DIGITS = ModelRef(
     name="collegium:glyph-cnn",
@@ -46,6 +49,26 @@ def test_the_trunk_runs_once_for_each_array() -> None:
     assert kept.features(x) is first
     assert len(seen) == count > 0
     assert kept.features(x.copy()) is not first
+
+
+def test_the_oldest_arrays_are_forgotten_and_computed_again() -> None:
+    """Evaluations make arrays that are asked for once: without a bound all of them would stay."""
+    trunk, shared = model(), Features(kept=2)
+    kept = Resident(trunk, shared)
+    arrays = [records(count) for count in (3, 4, 5)]
+    first = kept.features(arrays[0])
+    kept.features(arrays[1])
+    assert kept.features(arrays[0]) is first  # and now the newest
+    forgotten = weakref.ref(arrays.pop(1))
+    kept.features(arrays[1])
+    gc.collect()
+    assert forgotten() is None
+    assert kept.features(arrays[0]) is first
+    assert len(shared._known) == len(shared._locks) == 2
+    again = Features(kept=1)
+    one, two = (Resident(trunk, again).features(each) for each in arrays)
+    np.testing.assert_array_equal(one, first)
+    np.testing.assert_array_equal(two, kept.features(arrays[1]))
 
 
 def test_a_change_of_the_head_is_seen() -> None:

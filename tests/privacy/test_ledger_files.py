@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import sqlite3
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +22,13 @@ from collegium.core.errors import (
 )  # fmt: skip
 from collegium.core.mechanism import Budget, MechanismSpec
 from collegium.core.signing import fingerprint, generate_key, open_envelope
-from collegium.privacy.fingerprint import Fingerprint, Register
+from collegium.privacy.fingerprint import (
+    Export,
+    Fingerprint,
+    Register,
+    found_digests,
+    record_digests,
+)
 from collegium.privacy.ledger import Ledger
 from collegium.privacy.ledger_files import (
     adopt_anchor,
@@ -54,11 +61,73 @@ def records(count: int = 12, seed: int = 3) -> dict[str, Any]:
     return {"x": rng.normal(size=(count, 3)), "y": rng.integers(0, 2, count)}
 
 
+def export(register: Register, x: Any, y: Any, ids: Any = None) -> Export:
+    """Records by digest, as a site makes them; ``ids`` (n, 16) where a reader found them."""
+    return Export(
+        encoded=record_digests(x, y, register.salt),
+        found=None if ids is None else found_digests(ids, register.salt),
+    )
+
+
 def opened(folder: Path, asset: str = "cardiology", **options: Any) -> Ledger:
     """The ledger of an asset of one site."""
     register = Register(folder / "register.sqlite")
-    given = {"register": register, **records(), **options}
-    return open_for_records(folder / f"{asset}.sqlite", asset, BUDGET, KEY, **given)
+    given = {**records(), **options}
+    held = export(register, given.pop("x"), given.pop("y"), given.pop("ids", None))
+    path = folder / f"{asset}.sqlite"
+    return open_for_records(path, asset, BUDGET, KEY, register=register, export=held, **given)
+
+
+def ids(count: int = 12, seed: int = 3) -> Any:
+    """What a reader says that some records are."""
+    return np.random.default_rng(seed).integers(0, 256, (count, 16), dtype=np.uint8)
+
+
+def test_the_same_file_under_another_plan_is_the_same_asset(tmp_path: Path) -> None:
+    """Another encoding (a feature less) gives other arrays, of the same identities."""
+    opened(tmp_path, ids=ids()).close()
+    fewer = {"x": records()["x"][:, :2], "y": records()["y"], "ids": ids()}
+    with pytest.raises(Refused, match="no fresh budget"):
+        opened(tmp_path, "renamed", **fewer)
+    with pytest.raises(Refused, match="no fresh budget"):  # one of its records is enough
+        opened(tmp_path, "renamed", **{key: value[:1] for key, value in fewer.items()})
+    book = opened(tmp_path, **fewer)
+    assert [entry.kind for entry in book.entries()] == ["genesis"]
+    book.close()
+
+
+def test_the_same_values_in_another_format_are_the_same_asset(tmp_path: Path) -> None:
+    """Other identities (arrays have no column names), but what the plan reads is the same."""
+    opened(tmp_path, ids=ids()).close()
+    with pytest.raises(Refused, match="no fresh budget"):
+        opened(tmp_path, "renamed", ids=ids(seed=4))
+    for _ in range(2):
+        book = opened(tmp_path, ids=ids(seed=4))
+        assert [entry.kind for entry in book.entries()] == ["genesis", "policy"]
+        book.close()
+    fewer = {"x": records()["x"][:, :2], "y": records()["y"], "ids": ids(seed=4)}
+    opened(tmp_path, **fewer).close()  # and from now on that file is known by itself
+    with pytest.raises(Refused, match="unknown export"):
+        opened(tmp_path, x=records()["x"] + 1, y=records()["y"], ids=ids(seed=5))
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_ledger_of_format_1_is_opened_and_learns_what_was_found(
+    tmp_path: Path, lost: bool
+) -> None:
+    opened(tmp_path).close()
+    if lost:  # a crash between the ledger's first entry and the register's claim
+        with sqlite3.connect(tmp_path / "register.sqlite") as database:
+            database.execute("DELETE FROM exports")
+            database.execute("DELETE FROM records")
+    book = opened(tmp_path, ids=ids())
+    named = [entry.records for entry in book.entries()]
+    assert len(set(named)) == 2 and all(name.startswith("sha256:") for name in named)
+    book.close()
+    other = {"x": records()["x"] + 1, "y": records()["y"], "ids": ids()}
+    opened(tmp_path, **other).close()
+    with pytest.raises(Refused, match="no fresh budget"):
+        opened(tmp_path, "renamed", **other)
 
 
 def test_a_renamed_asset_gets_no_fresh_budget(tmp_path: Path) -> None:
@@ -88,7 +157,8 @@ def test_an_asset_has_one_ledger_wherever_it_lies(tmp_path: Path, make_spec: Mak
         with pytest.raises(Refused, match="another ledger"):
             open_for_records(
                 path, "cardiology", BUDGET, KEY,
-                register=Register(tmp_path / "register.sqlite"), **records(),
+                register=(register := Register(tmp_path / "register.sqlite")),
+                export=export(register, **records()),
             )  # fmt: skip
         assert not path.exists()
     book.close()

@@ -6,11 +6,24 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from dp_accounting import dp_event
+from dp_accounting.pld import PLDAccountant
+from dp_accounting.privacy_accountant import NeighboringRelation
 
 from collegium.core.errors import InvalidInput
-from collegium.core.mechanism import MechanismSpec
+from collegium.core.mechanism import CLIP_SLACK, MechanismSpec
+from collegium.core.plan import Evaluation, ModelRef, Plan, Privacy, Rounds, SiteRef
+from collegium.core.plan_fitting import Calibration, Statistics
 from collegium.privacy.accountant import detection_of, epsilon_of, filter_epsilon
-from collegium.privacy.statement import NO_GUARANTEE, Circumstances, SiteAccount, statement
+from collegium.privacy.derive import mechanism, noise_multiplier, schedule
+from collegium.privacy.statement import (
+    NO_GUARANTEE,
+    Circumstances,
+    SiteAccount,
+    asked_once,
+    released,
+    statement,
+)
 
 Make = Callable[..., MechanismSpec]
 TOLD = Circumstances(
@@ -116,6 +129,102 @@ def test_noise_of_a_device_generator_is_said_so(make_spec: Make) -> None:
 def test_incomplete_is_refused(make_spec: Make, change: dict[str, Any]) -> None:
     with pytest.raises(InvalidInput, match="incomplete"):
         make(make_spec, **change)
+
+
+def fitted(**privacy: Any) -> Plan:
+    """A plan with everything that may be asked once; two sites of different public size."""
+    bounds = dict.fromkeys(("age", "dose", "mass"), (0.0, 1.0))
+    return Plan(
+        consortium="two",
+        sites=(SiteRef(name="a", public_records=200), SiteRef(name="b", public_records=300)),
+        model=ModelRef(
+            name="tabular:linear", task="classification", classes=("no", "yes"), bounds=bounds
+        ),
+        rounds=Rounds(count=4, local_steps=2),
+        privacy=Privacy(epsilon=2.0, delta=1e-4, sampling_rate=0.2, **privacy),
+        statistics=Statistics(share=0.3),
+        calibration=Calibration(share=0.2),
+        evaluation=Evaluation(origin="private"),
+    )
+
+
+def stated(plan: Plan, *, without: str = "") -> dict[str, Any]:
+    """The statement of a plan that ran; site b never answered the question ``without``."""
+    sigma, known = noise_multiplier(plan), {}
+    for site in plan.sites:
+        spec = mechanism(plan, site, noise_multiplier=sigma, trainable_digest="sha256:t")
+        rows = schedule(plan, site, spec, plan.rounds.count)
+        if site.name == "b" and without:
+            left_out = asked_once(plan)[without].trainable_digest
+            rows = [row for row in rows if row[0].trainable_digest != left_out]
+        known[site.name] = SiteAccount(spec=spec, run=rows, jobs={"now": rows}, ledger_head="h")
+    told = replace(TOLD, rounds=4, evaluation="private", once=asked_once(plan))
+    return json.loads(json.dumps(statement(known, replace(told, released=released(plan)))))
+
+
+def recomputed(found: dict[str, Any], site: dict[str, Any]) -> float:
+    """The epsilon of a site by the words of the statement alone, with dp-accounting alone."""
+    m, account = found["mechanism"], found["accountant"]
+    relation = NeighboringRelation[found["relation"].replace("-", "_").upper()]
+
+    def composed(accountant: Any) -> float:
+        gaussian = dp_event.GaussianDpEvent(m["noise_multiplier"])
+        step: Any = dp_event.PoissonSampledDpEvent(m["sampling_rate"], gaussian)
+        if m["batch_cap"]:
+            step = dp_event.TruncatedSubsampledGaussianDpEvent(
+                dataset_size=site["public_records"],
+                sampling_probability=m["sampling_rate"],
+                truncated_batch_size=m["batch_cap"],
+                noise_multiplier=m["noise_multiplier"],
+            )
+        accountant.compose(step, site["noisy_steps"])
+        for asked in m["once"]:
+            event = dp_event.GaussianDpEvent(asked["noise_multiplier"])
+            if answers := site["once_steps"][asked["name"]]:
+                accountant.compose(event, answers)
+        return float(accountant.get_epsilon(found["delta"]))
+
+    interval = account["discretization"]
+    return composed(PLDAccountant(relation, value_discretization_interval=interval))
+
+
+@pytest.mark.parametrize("privacy", [{}, {"batch_cap": 90, "relation": "replace-special"}])
+@pytest.mark.parametrize("without", ["", "calibration"])
+def test_its_epsilon_follows_from_its_own_words(privacy: dict[str, Any], without: str) -> None:
+    found = stated(fitted(**privacy), without=without)
+    assert [each["name"] for each in found["mechanism"]["once"]] == [
+        "common statistics", "calibration", "private evaluation",
+    ]  # fmt: skip
+    for site in found["epsilon_by_site"].values():
+        assert site["epsilon"] == pytest.approx(recomputed(found, site), rel=2e-3)
+    if without:
+        of_b = found["epsilon_by_site"]["b"]
+        assert of_b["once_steps"]["calibration"] == 0
+        if not privacy:  # a larger site samples more often into a cap
+            assert of_b["epsilon"] < found["epsilon_by_site"]["a"]["epsilon"]
+
+
+def test_what_is_asked_once_is_listed_with_its_bound_and_its_noise() -> None:
+    found = stated(fitted())
+    for each in found["mechanism"]["once"]:
+        wanted = each["noise_multiplier"] * each["sensitivity"] * (1 + CLIP_SLACK)
+        assert each["noise_std"] == pytest.approx(wanted) and each["steps"] == 1
+    norms = {each["name"]: each["sensitivity"] for each in found["mechanism"]["once"]}
+    assert norms == {
+        "common statistics": 2.0,  # the root of 1 and three numbers
+        "calibration": 1.0,
+        "private evaluation": pytest.approx(2**0.5),
+    }
+    (answer,) = (q["answer"] for q in found["questions"] if "sensitivity bounded" in q["question"])
+    assert "one cell" in answer and "public bounds" in answer and "clip norm" in answer
+
+
+def test_a_charge_that_it_cannot_name_is_refused(make_spec: Make) -> None:
+    known = accounts(make_spec)
+    rows = [*known["b"].run, (make_spec(noise_multiplier=9.0), 1)]
+    known["b"] = replace(known["b"], run=rows)
+    with pytest.raises(InvalidInput, match="what else the ledger of b was charged for"):
+        statement(known, TOLD)
 
 
 def test_a_site_that_sat_every_round_out_has_spent_nothing(make_spec: Make) -> None:

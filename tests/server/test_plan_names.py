@@ -64,7 +64,9 @@ def test_plans_that_fit(model: ModelRef) -> None:
     ("model", "where", "cure"),
     [
         (replace(RESNET, name="torchvision:resnet81"), "[model] name", "resnet18"),
+        (replace(RESNET, name="hf:./no/folder"), "[model] name", '"hf:no/folder"'),
         (replace(RESNET, weights=None), "[model] weights", "sha256sum"),
+        (replace(RESNET, weights=None), "[model] weights", "sha256:f37072fd..."),
         (replace(RESNET, weights=None, hub=True), "[model] weights", "sha256sum"),
         (
             replace(RESNET, name="segmentation:unet", task="segmentation"),

@@ -1,6 +1,7 @@
 """The privacy page of a run: every figure from result.json, the audit once there is one."""
 
 import json
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -34,8 +35,15 @@ class Text(HTMLParser):
         self.tags.append(tag)
 
 
+COUNT = replace(
+    SPEC, clip_norm=2.0, noise_multiplier=5.5, sampler="poisson", sampling_rate=1.0,
+    normaliser=1.0, steps=1, batch_cap=0, trainable_digest="sha256:u",
+)  # fmt: skip
+
+
 def values(name: str = "north", *, seeded: bool = False, **changes: Any) -> dict[str, Any]:
-    account = SiteAccount(spec=SPEC, run=[(SPEC, 6)], jobs={"j": [(SPEC, 6)]}, ledger_head="h")
+    rows = [(SPEC, 6), (COUNT, 1)]
+    account = SiteAccount(spec=SPEC, run=rows, jobs={"j": rows}, ledger_head="h")
     told = Circumstances(
         rounds=3,
         released=("the trainable vector of every round (noised)",),
@@ -43,6 +51,7 @@ def values(name: str = "north", *, seeded: bool = False, **changes: Any) -> dict
         base_model_trained_on="nothing: it starts at zero",
         evaluation="private",
         reproducible_noise=seeded,
+        once={"common statistics": COUNT},
     )
     return {
         "schema": 1, "consortium": "four hospitals", "simulated": seeded, "seeds": [1],
@@ -67,9 +76,16 @@ def test_a_reader_finds_every_part(tmp_path: Path) -> None:
         "patient", "replace one", "at most 60 in a step", stated["detection"]["reads"],
         "if no person is in two sites", "if one person may be in every site", "noised counts",
         "nothing: it starts at zero", "Not run.", "Mironov", "truncated-poisson",
+        "Once: common statistics", "L2 sensitivity 2, multiplier 5.5, deviation of the noise 11",
     ):  # fmt: skip
         assert part in text, part
     assert "no privacy guarantee" not in text.lower()
+
+
+def test_a_statement_of_an_earlier_version_has_a_page(tmp_path: Path) -> None:
+    old = values()
+    del old["privacy"]["mechanism"]["once"]
+    assert "Once:" not in page(tmp_path, privacy=old["privacy"]).text
 
 
 def test_seeded_noise_stands_above_everything(tmp_path: Path) -> None:

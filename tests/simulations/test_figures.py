@@ -14,7 +14,7 @@ from collegium.data.public import PublicSet
 from collegium.data.site_data import SiteData
 from collegium.models import registry
 from collegium.models.evaluate import logits
-from collegium.simulations.figures import Answer, figures, majority, measure
+from collegium.simulations.figures import LOOK, Answer, figures, looked_at, majority, measure
 from collegium.simulations.records import Records
 
 MakePlan = Callable[..., Plan]
@@ -94,3 +94,14 @@ def test_no_majority_without_classes_or_sites(make_plan: MakePlan) -> None:
         plan, model=replace(plan.model, task="regression", classes=(), target=(0.0, 1.0))
     )
     assert majority(other, records(test, ["a"], a=site([0], [0]))) is None
+
+
+def test_a_large_test_part_is_looked_at_in_part_between_rounds() -> None:
+    count = 2 * LOOK + 1
+    whole = records(public([0, 1] * LOOK + [0], count), ["a"] * LOOK + ["b"] * (LOOK + 1))
+    assert looked_at(whole, cheap=True) is whole
+    part = looked_at(whole, cheap=False)
+    assert len(part.test) == LOOK
+    assert part.test_sites is not None and set(part.test_sites) == {"a", "b"}
+    small = records(public([0, 1], 2))
+    assert looked_at(small, cheap=False) is small

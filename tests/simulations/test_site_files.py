@@ -11,6 +11,10 @@ import pytest
 
 from collegium.core.errors import InvalidInput, MissingInput, Refused
 from collegium.core.plan import Plan, Simulation
+from collegium.core.plan_fitting import Calibration
+from collegium.core.site_file import SiteFile
+from collegium.data.split import dirichlet, holdout
+from collegium.simulations.reading import read, require_fit
 from collegium.simulations.records import split_records
 from collegium.simulations.run import simulate
 
@@ -158,3 +162,101 @@ def test_what_a_run_has_begun_stays(plan: Plan, tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="callback"):
         simulate(plan, out=out, on_round=fail)
     assert {path.name for path in out.iterdir()} >= {"ledgers", "rounds", "plan.toml"}
+
+
+PATIENTS, PER_PATIENT = 80, 3
+
+
+@pytest.fixture
+def ward(plan: Plan, tmp_path: Path) -> Callable[..., Plan]:
+    """A plan over one file in which 80 patients have three records each, of both classes."""
+    rng = np.random.default_rng(3)
+    rows = ["patient,age,dose,mass,outcome"]
+    for number in range(PATIENTS * PER_PATIENT):
+        values = ",".join(f"{v:.4f}" for v in rng.uniform(-1, 1, 3))
+        rows.append(f"p{number % PATIENTS},{values},{int(number % 3 == 0)}")
+    (tmp_path / "ward.csv").write_text("\n".join(rows))
+    text = SITE.format(name="ward", asset="ward", file="ward.csv", public="true")
+    text = text.replace("test_share = 0.3", 'unit = "patient"\ntest_share = 0.1')
+    (tmp_path / "ward.toml").write_text(text)
+
+    def make(unit: str, split: str, *sizes: int) -> Plan:
+        simulation = Simulation(
+            dataset="files", files=str(tmp_path / "ward.toml"), split=split, seed=1
+        )
+        return replace(
+            plan,
+            sites=tuple(
+                replace(site, public_records=size)
+                for site, size in zip(plan.sites, sizes, strict=True)
+            ),
+            simulation=simulation,
+            privacy=replace(plan.privacy, unit=unit),
+            calibration=Calibration(held_out=0.3),
+        )
+
+    return make
+
+
+@pytest.mark.parametrize("split", ["iid", "dirichlet:0.3"])
+@pytest.mark.parametrize(("unit", "sizes"), [("patient", (40, 35)), ("record", (110, 100))])
+def test_a_patient_is_dealt_whole_to_one_part_of_one_site(
+    ward: Callable[..., Plan], unit: str, sizes: tuple[int, int], split: str
+) -> None:
+    plan = ward(unit, split, *sizes)
+    found = split_records(plan)
+    require_fit(plan, found)  # no site is above its public size, whatever that counts
+    seen: list[str] = []
+    for data in found.by_site.values():
+        parts = ("train", "test", "calibration")
+        for part in parts:
+            owners = getattr(data, f"{part}_units")
+            assert len(owners) == len(getattr(data, f"{part}_y"))
+            names, counts = np.unique(owners, return_counts=True)
+            assert set(counts) <= {PER_PATIENT}
+            seen += names.tolist()
+    assert len(seen) == len(set(seen))
+    assert len(seen) * PER_PATIENT + len(found.test) == PATIENTS * PER_PATIENT
+    assert any(len(data.test_y) for data in found.by_site.values())
+
+
+def test_patients_that_fit_nowhere_are_said_to(ward: Callable[..., Plan]) -> None:
+    with pytest.raises(InvalidInput, match="roster is too small"):
+        split_records(ward("patient", "iid", 4, 3))
+
+
+def test_equal_records_are_all_in_one_part_of_a_site(plan: Plan, tmp_path: Path) -> None:
+    """Texts that were sent to many are equal: one that trains must not be tested on, too."""
+    write_site(tmp_path, "pool", count=90)
+    lines = (tmp_path / "pool.csv").read_text().splitlines()
+    (tmp_path / "pool.csv").write_text("\n".join([lines[0], *lines[1:] * 3]))
+    dealt = replace(
+        plan,
+        sites=tuple(replace(site, public_records=270) for site in plan.sites),
+        simulation=Simulation(dataset="files", files=str(tmp_path / "pool.toml"), split="iid"),
+    )
+    held = 0
+    for data in split_records(dealt).by_site.values():
+        train, test = ({row.tobytes() for row in x} for x in (data.train_x, data.test_x))
+        assert not train & test
+        held += len(data.test_y)
+    assert held > 0
+
+
+def test_records_that_all_differ_are_dealt_as_ever(plan: Plan, tmp_path: Path) -> None:
+    """The stated results of the examples are of this very split."""
+    write_site(tmp_path, "pool", count=50)
+    dealt = replace(
+        plan,
+        simulation=Simulation(
+            dataset="files", files=str(tmp_path / "pool.toml"), split="dirichlet:0.5", seed=4
+        ),
+    )
+    file = SiteFile.load(tmp_path / "pool.toml")
+    whole, rng = read(file, tmp_path / "pool.toml", dealt), np.random.default_rng([0xF11E, 4])
+    parts = dirichlet(whole.train_y, [site.public_records for site in plan.sites], 0.5, rng)
+    rng.permutation(0)
+    for data, part in zip(split_records(dealt).by_site.values(), parts, strict=True):
+        train, test = holdout(whole.train_y[part], 0.1, rng)
+        np.testing.assert_array_equal(data.train_x, whole.train_x[part[train]])
+        np.testing.assert_array_equal(data.test_x, whole.train_x[part[test]])
