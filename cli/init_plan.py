@@ -32,7 +32,7 @@ _READERS: dict[Kind, str] = {"table": "csv", "image": "images", "text": "text"}
 
 
 def first_task(model: str) -> str:
-    """Return what a model learns where nothing is said; raises ``InvalidInput`` as ``plan_text``."""
+    """Return what a model learns where nobody says it; raises as ``plan_text``."""
     from ..models import registry
 
     return registry.card(model).tasks[0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -59,7 +59,8 @@ class Keeper:
     """Starts a process again when it has ended, after a pause that doubles from 1 s to 60 s.
 
     Each stands alone: a SuperLink that ends takes nobody with it. ``on_restart`` hears the name
-    of what ended and how: its exit code, and the last line that it wrote.
+    of what ended and how: its exit code, and the last line that it wrote. A process that ends
+    with a ``final`` exit code would end so again: it is not started any more.
     """
 
     def __init__(
@@ -67,16 +68,26 @@ class Keeper:
         processes: Iterable[Process],
         *,
         on_restart: Callable[[str, str], None] | None = None,
+        final: Collection[int] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._clock = clock
+        self._clock, self._final = clock, final
         self._on_restart = on_restart
         self._kept = [_Kept(process, clock()) for process in processes]
 
     def tick(self) -> None:
-        """Look once at every process; call it several times a second."""
+        """Look once at every process; call it several times a second.
+
+        Raises ``Interrupted`` when one has ended with a final exit code.
+        """
         now = self._clock()
         for kept in self._kept:
+            if not kept.process.alive and kept.process.exit_code in self._final:
+                raise Interrupted(
+                    f"{kept.process.name} has ended: {how_it_ended(kept.process)}",
+                    why="it would end so again",
+                    cure="mend that, then --resume",
+                )
             if kept.process.alive:
                 if now - kept.started_at > _STEADY_S:
                     kept.failures = 0

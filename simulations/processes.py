@@ -41,6 +41,9 @@ GRID_S = 0.1
 
 _STOP_S = 25.0  # a site finishes the step that it is in
 
+_FINAL = (65, 66, 69, 77)
+"""Wrong or missing input, not available, refused: a site that ends so will end so again."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lab:
@@ -109,6 +112,7 @@ def running(lab: Lab, *, say: Say) -> Generator[Processes]:
         keeper = Keeper(
             sites.values(),
             on_restart=lambda name, code: say(f"{name} ended (exit code {code}); again"),
+            final=_FINAL,
         )
         try:
             yield Processes(service=service, sites=sites, keeper=keeper)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..client.policy import Policy
+from ..client.policy import Policy, plugins_of
 from ..client.words import policy_of
 from ..core.errors import InvalidInput, MissingInput, Refused
 from ..core.plan import Plan
@@ -34,6 +34,12 @@ def records_of_files(plan: Plan) -> Records:
             cure="correct it; it is relative to plan.toml",
         )
     file = SiteFile.load(path)
+    if unnamed := sorted(plugins_of(plan) - set(file.policy.plugins)):
+        raise Refused(
+            f"[policy] plugins of {path.name} does not name {', '.join(unnamed)}",
+            why="code of another package runs beside records only where their site says so",
+            cure="add it there, if you trust that package",
+        )
     return dealt(plan, file.data.asset, read(file, path, plan))
 
 

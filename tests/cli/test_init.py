@@ -96,6 +96,12 @@ def test_a_plan_of_a_model_holds_its_measured_recipe(
     assert site.data.reader == {"tabular": "csv", "text": "text"}.get(family, "images")
 
 
+@pytest.mark.parametrize("model", ["segmentation:unet", "cifar:resnet20", "tabular:mlp"])
+def test_a_model_s_own_task_is_the_default(tmp_path: Path, model: str) -> None:
+    assert run(["init", str(tmp_path / "s"), "--model", model]) == 0
+    planner.check(tmp_path / "s" / "plan.toml")
+
+
 @pytest.mark.parametrize(
     ("words", "code"),
     [

@@ -56,6 +56,14 @@ def test_a_process_that_ends_is_started_again_with_a_growing_pause() -> None:
     assert other.starts == []
 
 
+def test_a_process_that_would_end_so_again_is_given_up() -> None:
+    process = Process(clock=Clock())
+    keeper = Keeper([process], final=(65,), clock=lambda: 0.0)
+    process.alive, process.exit_code, process.last_words = False, 65, "Error: No records."
+    with pytest.raises(Interrupted, match="65; it said: Error: No records"):
+        keeper.tick()
+
+
 def test_after_a_steady_minute_the_pause_is_short_again() -> None:
     clock = Clock()
     process = Process(clock=clock)
