@@ -101,6 +101,7 @@ class Comparison:
     """A dot plot of a few models on one metric, in pixels."""
 
     title: str
+    metric: str
     width: float
     height: float
     left: float
@@ -110,7 +111,7 @@ class Comparison:
     marks: Sequence[Mark]
 
 
-def comparison(title: str, rows: Sequence[Value], *, percent: bool) -> Comparison:
+def comparison(title: str, rows: Sequence[Value], *, metric: str, percent: bool) -> Comparison:
     """Return a dot plot of figures in 0..1; the axis starts at the tenth below the lowest."""
     width, left, right, step, top = 720.0, 210.0, 660.0, 46.0, 20.0
     lowest = min(value for row in rows for value in (row.value, *(v for _, v in row.parts)))
@@ -141,6 +142,7 @@ def comparison(title: str, rows: Sequence[Value], *, percent: bool) -> Compariso
     ]
     return Comparison(
         title=title,
+        metric=metric,
         width=width,
         height=bottom + 26,
         left=left,

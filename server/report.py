@@ -23,6 +23,8 @@ CANDIDATE = {
     "verdict": ("Gate", "", ""),
 }
 """The parity table's columns: heading, alignment, format. Other keys stay in result.json."""
+_TOLD = frozenset(("accuracy", "auc", "dice", "c_index", "rmse"))
+_MOST_COLUMNS = 3  # of metrics beside a site's epsilon
 
 
 def write_report(folder: Path, path: Path) -> Path:
@@ -68,7 +70,7 @@ def _context(values: Mapping[str, Any]) -> dict[str, Any]:
         "headline": report_figures.headline_metric(result["global"]["metrics"]),
         "comparisons": report_figures.comparisons(result, runs),
         "curves": report_figures.round_curves(result, runs),
-        "site_metrics": _columns([site["metrics"] for site in result["sites"]]),
+        "site_metrics": _site_columns([site["metrics"] for site in result["sites"]]),
         "global_metrics": _columns([result["global"]["metrics"]]),
         "candidates": _candidates(result["edge"]),
         "troubled": [entry for entry in result["history"] if entry["refused"] or entry["late"]],
@@ -82,6 +84,11 @@ def _columns(metrics: Sequence[Mapping[str, float] | None]) -> list[str]:
     found = {name for each in metrics if each for name in each}
     known = [name for name in pages.METRIC_NAMES if name in found]
     return [*known, *sorted(found - set(known))]
+
+
+def _site_columns(metrics: Sequence[Mapping[str, float] | None]) -> list[str]:
+    """Return the metrics that fit beside a site's epsilon; all of them stand in result.json."""
+    return sorted(_columns(metrics), key=lambda name: name not in _TOLD)[:_MOST_COLUMNS]
 
 
 def _candidates(edge: Mapping[str, Any] | None) -> dict[str, Any] | None:

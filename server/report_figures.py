@@ -42,7 +42,8 @@ def comparisons(result: Result, runs: Sequence[Result]) -> list[Comparison]:
         if name in found:
             rows = _rows(result, runs, name)
             if len(rows) > 1:
-                plots.append(comparison(_NAMES[name], rows, percent=name.endswith("accuracy")))
+                percent = name.endswith("accuracy")
+                plots.append(comparison(_NAMES[name], rows, metric=name, percent=percent))
     return plots
 
 
@@ -52,24 +53,29 @@ def _rows(result: Result, runs: Sequence[Result], name: str) -> list[Value]:
     rows: list[Value] = []
 
     def add(key: str, label: str, note: str, kind: str, *, inside: str = "metrics") -> None:
-        entry = result.get(key)
-        if entry and name in entry[inside]:
+        entry = _figures(result, key, inside)
+        if name in entry:
             seeds = [
-                (f"seed {run['seeds'][0]}", run[key][inside][name])
+                (f"seed {run['seeds'][0]}", found[name])
                 for run in runs[:_MOST_SEEDS]
-                if run.get(key) and name in run[key][inside]
+                if name in (found := _figures(run, key, inside))
             ]
-            parts = seeds or (_sites_alone(entry, name) if key == "local" else [])
-            rows.append(
-                Value(label=label, note=note, kind=kind, value=entry[inside][name], parts=parts)
-            )
+            parts = seeds or (_sites_alone(result[key], name) if key == "local" else [])
+            rows.append(Value(label=label, note=note, kind=kind, value=entry[name], parts=parts))
 
     alone = "same privacy, mean of sites" if private else "mean of sites"
     add("open_model", "Open model", "before any training", "plain")
+    add("majority", "Most frequent class", "of each site, no model", "plain", inside="")
     add("local", "Each site alone", alone, "plain", inside="metrics_mean")
     add("global", "Federated", "the released model", "main")
     add("pooled", "All records pooled", "without privacy", "plain")
     return rows
+
+
+def _figures(result: Result, key: str, inside: str) -> Mapping[str, float]:
+    """Return the figures of one model in a result, empty where it has none."""
+    entry = result.get(key) or {}
+    return entry.get(inside, {}) if inside else entry
 
 
 def _sites_alone(entry: Mapping[str, Any], name: str) -> list[tuple[str, float]]:

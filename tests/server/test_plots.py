@@ -13,6 +13,7 @@ def test_comparison_spans_from_the_tenth_below_the_lowest_to_one() -> None:
             Value(label="b", note="", kind="main", value=1.0),
         ],
         percent=True,
+        metric="accuracy",
     )
     # the lowest figure is .62, so the axis runs from .6 at the left to 1 at the right
     assert [tick.text for tick in plot.ticks] == ["60%", "70%", "80%", "90%", "100%"]
@@ -25,7 +26,9 @@ def test_comparison_spans_from_the_tenth_below_the_lowest_to_one() -> None:
 
 
 def test_comparison_of_perfect_models_has_an_axis() -> None:
-    plot = comparison("AUC", [Value(label="a", note="", kind="main", value=1.0)], percent=False)
+    plot = comparison(
+        "AUC", [Value(label="a", note="", kind="main", value=1.0)], metric="auc", percent=False
+    )
     assert plot.marks[0].x == plot.right
     assert [tick.text for tick in plot.ticks] == ["0.9", "1.0"]
 
