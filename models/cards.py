@@ -76,13 +76,13 @@ class ModelCard:
     name: str
     license: str
     task: str
-    input_shape: tuple[int, ...]
+    input_shape: tuple[int, ...] = ()
     input_dtype: str
-    classes: tuple[str, ...]
-    parameters: int
-    body_biases: int
-    head_inputs: int
-    weights: str | None
+    classes: tuple[str, ...] = ()
+    parameters: int = 0
+    body_biases: int = 0
+    head_inputs: int = 0
+    weights: str | None = None
     trained_on: str
     summary: str
     input_kind: InputKind = "table"
