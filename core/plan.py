@@ -11,6 +11,7 @@ from .digest import digest_of
 from .errors import InvalidPlan
 from .fields import about
 from .mechanism import Relation, Unit
+from .plan_edge import Distillation, EdgeConfig
 from .plan_federation import Federation
 from .plan_fitting import Calibration, Statistics
 from .plan_model import Bounds, ModelRef, Task
@@ -18,7 +19,7 @@ from .plan_training import Training
 
 Codec = Literal["float32", "bf16", "int8"]
 
-__all__ = ["Bounds", "ModelRef", "Task"]
+__all__ = ["Bounds", "EdgeConfig", "ModelRef", "Task"]
 
 MIN_DELTA = 1e-12
 """Below this the accountant's truncated tail would count for more than delta itself."""
@@ -226,41 +227,6 @@ class Privacy:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EdgeConfig:
-    """How the released model becomes a small one: student, public transfer set, gate."""
-
-    student: str = field(
-        default="auto",
-        metadata=about(
-            'The small model that is distilled for devices; "none" for no edge stage',
-            form='"auto", "same", "none" or FAMILY:NAME, like "cnn:tiny"',
-        ),
-    )
-    transfer: str = field(
-        default="auto",
-        metadata=about(
-            "Public or synthetic data on which the student learns; private data are refused",
-            form='"auto" or FAMILY:NAME, like "collegium:glyphs"',
-        ),
-    )
-    recipe: str = field(
-        default="auto",
-        metadata=about(
-            "How the student is quantized; auto measures candidates and ships the best",
-            form='"auto" or the name of a recipe',
-        ),
-    )
-    min_agreement: float = field(
-        default=0.95,
-        metadata=about("Share of answers in which student and teacher must agree", low=0, high=1),
-    )
-    max_accuracy_drop: float = field(
-        default=0.02,
-        metadata=about("Largest loss of accuracy from teacher to student", low=0, high=1),
-    )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Simulation:
     """What the simulator alone reads; real coordinators and sites refuse to honour it."""
 
@@ -290,6 +256,15 @@ class Simulation:
         default=0,
         metadata=about("Seed of split, sampling and noise", low=0, high=2**53 - 1),
     )
+    public_share: float = field(
+        default=0.0,
+        metadata=about(
+            "Share of the data set that no site gets: public records without labels, the transfer "
+            "set of [edge]",
+            low=0,
+            below=1,
+        ),
+    )
     baselines: bool = field(
         default=True,
         metadata=about("Train local and pooled models for comparison, on scratch ledgers"),
@@ -316,6 +291,7 @@ class Plan:
     training: Training | None = None
     calibration: Calibration | None = None
     edge: EdgeConfig = field(default_factory=EdgeConfig)
+    distillation: Distillation | None = None
     federation: Federation | None = None
     simulation: Simulation | None = None
 

@@ -22,6 +22,7 @@ from .plan import (
     StrategyConfig,
 )
 from .plan_checks import RULES, schema_problems
+from .plan_edge import Distillation
 from .plan_federation import Federation
 from .plan_fitting import Calibration, Statistics
 from .plan_training import Training
@@ -34,6 +35,7 @@ _ADDED = {
         "target",
     ),
     "strategy": ("ema",),
+    "edge": ("prefer", "target", "min_fidelity", "max_auc_drop", "valid_days"),
 }  # fmt: skip
 """Keys that stand in a plan's tables only where they say something.
 
@@ -74,6 +76,7 @@ class PlanFile:
     training: Training | None = None
     calibration: Calibration | None = None
     edge: EdgeConfig = field(default_factory=EdgeConfig)
+    distillation: Distillation | None = None
     federation: Federation | None = None
     simulation: Simulation | None = None
 

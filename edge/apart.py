@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from numpy.typing import NDArray
 
 from ..core.signing import save_public
-from . import device
+from .single_file import device_script
 
 log = logging.getLogger(__name__)
 
@@ -56,21 +56,23 @@ def verify_apart(
 
 def run_device(words: Sequence[str]) -> subprocess.CompletedProcess[str]:
     """Run ``device.py`` with these arguments where an import of ``BLOCKED`` fails."""
-    script = str(Path(device.__file__).absolute())
-    program = (
-        "import runpy, sys\n"
-        f"sys.modules.update(dict.fromkeys({BLOCKED!r}))\n"  # None: importing it is an error
-        f"sys.argv = {[script, *words]!r}\n"
-        f"runpy.run_path({script!r}, run_name='__main__')\n"
-    )
-    return subprocess.run(
-        [sys.executable, "-I", "-c", program],
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        timeout=LIMIT_S,
-        check=False,
-    )
+    with tempfile.TemporaryDirectory() as folder:
+        script = Path(folder) / "device.py"
+        script.write_text(device_script(), encoding="utf-8")
+        program = (
+            "import runpy, sys\n"
+            f"sys.modules.update(dict.fromkeys({BLOCKED!r}))\n"  # None: importing it is an error
+            f"sys.argv = {[str(script), *words]!r}\n"
+            f"runpy.run_path({str(script)!r}, run_name='__main__')\n"
+        )
+        return subprocess.run(
+            [sys.executable, "-I", "-c", program],
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            timeout=LIMIT_S,
+            check=False,
+        )
 
 
 def _reason(stdout: str) -> str:

@@ -17,7 +17,8 @@ from collegium.core.digest import canonical_bytes
 from collegium.core.signing import IN_TOTO, generate_key, make_envelope, save_public
 from collegium.edge import device
 from collegium.edge.apart import run_device
-from collegium.edge.device import DeviceError, Verified, load_key, verify_bundle
+from collegium.edge.device import DeviceError, Verified, load_key, verify, verify_bundle
+from collegium.edge.single_file import device_script
 
 FILES = (
     "bundle.sig",
@@ -158,14 +159,14 @@ def test_the_bytes_that_were_hashed_are_loaded(
     made: Any, bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A file swapped between hash and load changes nothing."""
-    checked = device._checked_files
+    checked = verify.checked_files
 
     def swap(*arguments: Any) -> dict[str, bytes]:
         files = checked(*arguments)
         (bundle / "model.onnx").write_bytes(b"another model")
         return files
 
-    monkeypatch.setattr(device, "_checked_files", swap)
+    monkeypatch.setattr(verify, "checked_files", swap)
     check(made, bundle)
 
 
@@ -277,7 +278,7 @@ def test_a_fresh_process_without_torch_or_collegium(made: Any, tmp_path: Path) -
 def test_the_script_alone_needs_three_packages(made: Any, tmp_path: Path) -> None:
     """Copied to an empty folder, it runs and imports none of ours, no torch, no onnx."""
     script = tmp_path / "device.py"
-    script.write_bytes(Path(device.__file__).read_bytes())
+    script.write_text(device_script())
     program = (
         f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import device; "
         f"code = device.main(['verify', {str(made.folder)!r}, '--key', {str(made.pem)!r}, "

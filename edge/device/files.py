@@ -1,0 +1,21 @@
+"""Bounded reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .errors import DeviceError
+
+
+def read_limited(path: Path, limit: int) -> bytes:
+    """Return a file's bytes, at most ``limit``."""
+    try:
+        with path.open("rb") as stream:
+            raw = stream.read(limit + 1)
+    except (FileNotFoundError, NotADirectoryError):
+        raise DeviceError("MISSING", f"there is no file {path.name}", 66) from None
+    except OSError as error:
+        raise DeviceError("MISSING", f"{path.name} cannot be read: {error.strerror}", 66) from None
+    if len(raw) > limit:
+        raise DeviceError("TOO LARGE", f"{path.name} has more than {limit} bytes")
+    return raw
