@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,16 @@ from ..core.plan import Plan
 from ..data.public import PublicSet
 from ..data.site_data import SiteData
 from ..data.split import holdout
-from .records import SITE_TEST_SHARE, Indices, Records, deal, simulation_seed
+from .records import (
+    SITE_TEST_SHARE,
+    Indices,
+    Records,
+    aside_set,
+    deal,
+    set_aside,
+    simulation_of,
+    simulation_seed,
+)
 
 
 def dealt(plan: Plan, asset: str, whole: SiteData) -> Records:
@@ -26,6 +36,7 @@ def dealt(plan: Plan, asset: str, whole: SiteData) -> Records:
     A unit goes where its first record's label leads it. Raises ``InvalidInput`` as ``deal``.
     """
     rng = np.random.default_rng([0xF11E, simulation_seed(plan)])
+    whole, aside = _without_public(plan, asset, whole)
     parts = _parts(plan, asset, whole, rng)
     held = _held_out(plan, whole, rng)
     by_site: dict[str, SiteData] = {}
@@ -47,7 +58,30 @@ def dealt(plan: Plan, asset: str, whole: SiteData) -> Records:
             calibration_ids=_taken(whole.calibration_ids, calibration),
         )
     test = PublicSet(name=f"{asset}/test", origin="public", x=whole.test_x, y=whole.test_y)
-    return Records(by_site=by_site, test=test)
+    return Records(by_site=by_site, test=test, public=aside)
+
+
+def _without_public(plan: Plan, asset: str, whole: SiteData) -> tuple[SiteData, PublicSet | None]:
+    """Return the file without the share that no site gets, and that share as a public set.
+
+    Patients, or else records of one content, are set aside whole: no copy of them is trained on.
+    """
+    if not simulation_of(plan).public_share:
+        return whole, None
+    units = whole.train_units
+    everyone = np.arange(len(whole.train_y))
+    groups = _groups(_contents(whole.train_x, everyone) if units is None else _places(units))
+    first = np.array([rows[0] for rows in groups], dtype=np.intp)
+    kept, aside = set_aside(plan, np.arange(len(groups)), whole.train_y[first])
+    rows = _rows(groups, kept)
+    rest = replace(
+        whole,
+        train_x=whole.train_x[rows],
+        train_y=whole.train_y[rows],
+        train_units=_taken(units, rows),
+        train_ids=_taken(whole.train_ids, rows),
+    )
+    return rest, aside_set(asset, whole.train_x[_rows(groups, aside)])
 
 
 def _parts(plan: Plan, asset: str, whole: SiteData, rng: np.random.Generator) -> Sequence[Indices]:

@@ -31,7 +31,9 @@ class Records:
 
     ``test_sites`` (n,) names the site that each test record belongs to, None where they belong
     to none; ``policies`` are those of the sites' own files, None without such files;
-    ``features`` is what the open model's frozen trunk makes of all of these records.
+    ``features`` is what the open model's frozen trunk makes of all of these records; ``public``
+    is the share of the data set that no site got, without labels, None where the plan sets none
+    aside.
     """
 
     by_site: Mapping[str, SiteData]
@@ -39,6 +41,7 @@ class Records:
     test_sites: NDArray[np.str_] | None = None
     policies: Mapping[str, Policy] | None = None
     features: Features = field(default_factory=Features, compare=False)
+    public: PublicSet | None = None
 
 
 def split_records(plan: Plan) -> Records:
@@ -61,6 +64,7 @@ def split_records(plan: Plan) -> Records:
         )
     rng = np.random.default_rng([0xC011, simulation.seed])
     kept, test = holdout(found.y, GLOBAL_TEST_SHARE, rng)
+    kept, aside = set_aside(plan, kept, found.y[kept])
     parts = deal(plan, found.y[kept], rng, source=found.name)
     by_site: dict[str, SiteData] = {}
     for site, part in zip(plan.sites, parts, strict=True):
@@ -74,7 +78,29 @@ def split_records(plan: Plan) -> Records:
             test_y=found.y[members[own_test]],
         )
     public = PublicSet(name=f"{found.name}/test", origin="public", x=found.x[test], y=found.y[test])
-    return Records(by_site=by_site, test=public)
+    return Records(by_site=by_site, test=public, public=aside_set(found.name, found.x[aside]))
+
+
+def set_aside(plan: Plan, rows: Indices, labels: NDArray[Any]) -> tuple[Indices, Indices]:
+    """Return which rows (n,) with these labels (n,) the sites get, and which nobody's are.
+
+    Its own random stream: a plan that sets nothing aside deals as it always did.
+    """
+    simulation = simulation_of(plan)
+    if not simulation.public_share:
+        return rows, rows[:0]
+    rng = np.random.default_rng([0x9B11C, simulation.seed])
+    if labels.ndim == 1 and labels.dtype.kind == "i":
+        kept, aside = holdout(labels, simulation.public_share, rng)
+    else:
+        order = rng.permutation(len(rows))
+        aside, kept = np.split(order, [int(len(rows) * simulation.public_share)])
+    return rows[np.sort(kept)], rows[np.sort(aside)]
+
+
+def aside_set(source: str, x: NDArray[Any]) -> PublicSet | None:
+    """Return what was set aside as a public set without labels, None where nothing was."""
+    return PublicSet(name=f"{source}/public", origin="public", x=x) if len(x) else None
 
 
 def deal(

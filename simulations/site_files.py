@@ -26,6 +26,12 @@ def records_of_files(plan: Plan) -> Records:
     """
     path = Path(simulation_of(plan).files or "")
     if path.is_dir():
+        if simulation_of(plan).public_share:
+            raise InvalidInput(
+                "[simulation] public_share and a folder of site files",
+                why="every record of such a file belongs to its site",
+                cure="name one file that is dealt to all sites, or set public_share = 0",
+            )
         return _each_site(plan, path)
     if not path.is_file():
         raise MissingInput(
