@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from .errors import Problem
 from .fields import shown
+from .plan_edge_checks import RULES as EDGE_RULES
 from .plan_model_checks import RULES as MODEL_RULES
 
 if TYPE_CHECKING:
@@ -187,4 +188,5 @@ RULES: tuple[Callable[[Plan], Iterator[Problem]], ...] = (
     delta,
     batch_cap,
     *MODEL_RULES,
+    *EDGE_RULES,
 )

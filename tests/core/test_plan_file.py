@@ -92,7 +92,10 @@ def plans(draw: st.DrawFn) -> p.Plan:
             clip_norm=draw(floats(1e-6, 1e6)),
             sampling_rate=draw(floats(0, 1, exclude_min=True)),
         ),
-        edge=p.EdgeConfig(student=draw(texts), min_agreement=draw(floats(0, 1))),
+        edge=p.EdgeConfig(
+            student=draw(st.sampled_from(["auto", "cnn:tiny", "size:5000", "cifar:resnet20"])),
+            min_agreement=draw(floats(0, 1)),
+        ),
         simulation=draw(
             st.none()
             | st.builds(
