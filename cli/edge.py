@@ -1,71 +1,70 @@
-"""``collegium edge``: the same code as the single file that a device runs."""
+"""``collegium edge``: the device's own verbs, and what a publisher does for devices."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import click
 
-from .verbs import example, unbuilt
+from .edge_publish import device, index, sign, withdraw
+from .verbs import example
 
-F = TypeVar("F", bound=Callable[..., Any])
+VERBS: Mapping[str, str] = MappingProxyType(
+    {
+        "verify": "Check a bundle, or what runs in a home; 77 when it is refused.",
+        "predict": "Verify a bundle, or a home's, then answer for records.",
+        "init": "Make a device's home: what it follows and whom it trusts.",
+        "pull": "Fetch, check and switch to the newest version.",
+        "rollback": "Go back to the version before, and never take this one again.",
+        "health": "Say in one line what runs and whether it may.",
+    }
+)
+"""The device's verbs; their options and help pages are those of the device's own program."""
 
 
-@click.group(epilog=example("edge verify bundle --key bundle.pub"))
+@click.group(
+    epilog=example(
+        "edge verify bundle --key bundle.pub",
+        "edge init home --from https://models.example.org/pilot --key bundle.pub",
+        "edge pull home",
+    )
+)
 def group() -> None:
-    """Verify a bundle, or predict with it.
+    """Verify a bundle and predict; keep a device up to date; publish for devices.
 
-    A device needs neither this package nor torch: it runs the file edge/device.py alone.
+    verify, predict, init, pull, rollback and health are what the one file device.py does, which
+    a device runs without this package and without torch: `collegium edge device` writes it.
     """
 
 
-def _options(function: F) -> F:
-    """Give a verb what both take: the trusted key, and leave for a simulated bundle."""
-    for option in (
-        click.option("--json", "as_json", is_flag=True, help="Print one JSON object."),
-        click.option(
-            "--allow-simulated",
-            is_flag=True,
-            help="Take a bundle whose noise was seeded: it has no privacy guarantee.",
-        ),
-        click.option(
-            "--key", required=True, metavar="PEM", help="Public key that is trusted to sign."
-        ),
-    ):
-        function = option(function)
-    return function
+class DeviceVerb(click.Command):
+    """A verb whose words all go to the device's program, ``--help`` too."""
 
-
-@group.command(epilog=example("edge verify bundle --key bundle.pub --allow-simulated"))
-@click.argument("bundle", metavar="BUNDLE")
-@_options
-def verify(bundle: str, key: str, allow_simulated: bool, as_json: bool) -> int:
-    """Check signature, digests, expiry and self-test of BUNDLE; 77 when it is refused."""
-    return _device(["verify", bundle, *_flags(key, allow_simulated, as_json)])
-
-
-@group.command(epilog=example("edge predict bundle input.npy --key bundle.pub --json"))
-@click.argument("bundle", metavar="BUNDLE")
-@click.argument("records", metavar="INPUT")
-@_options
-def predict(bundle: str, records: str, key: str, allow_simulated: bool, as_json: bool) -> int:
-    """Verify BUNDLE, then answer for the raw records in INPUT (.npy or .csv)."""
-    return _device(["predict", bundle, records, *_flags(key, allow_simulated, as_json)])
-
-
-def _flags(key: str, allow_simulated: bool, as_json: bool) -> list[str]:
-    flags = [f"--key={key}"]
-    flags += ["--allow-simulated"] if allow_simulated else []
-    return [*flags, "--json"] if as_json else flags
+    def invoke(self, ctx: click.Context) -> int:
+        """Run the device's program; return its exit code."""
+        return _device([str(ctx.info_name), *ctx.params["words"]])
 
 
 def _device(words: Sequence[str]) -> int:
     """Run the device's own program on these words; return its exit code."""
-    from ..edge import device
+    from ..edge import device as room
 
-    return device.main(words, prog="collegium edge")
+    try:
+        return room.main(words, prog="collegium edge")
+    except SystemExit as end:  # how argparse ends after --help and wrong usage
+        return end.code if isinstance(end.code, int) else 64
 
 
-group.add_command(unbuilt("pull", "Fetch a newer bundle.", ("URL",)))
-group.add_command(unbuilt("rollback", "Go back to the bundle before.", ("BUNDLE",)))
+for _name, _about in VERBS.items():
+    group.add_command(
+        DeviceVerb(
+            _name,
+            params=[click.Argument(["words"], nargs=-1, type=click.UNPROCESSED)],
+            context_settings={"ignore_unknown_options": True},
+            add_help_option=False,
+            help=_about,
+        )
+    )
+for _command in (device, index, withdraw, sign):
+    group.add_command(_command)

@@ -3,41 +3,119 @@
 from __future__ import annotations
 
 import json
+import shlex
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import click
 
 from .verbs import example
 
+_FILE = click.Path(path_type=Path)
 
-@click.command(epilog=example("publish run --out bundle", "publish run --out bundle --key me.pem"))
-@click.argument("run", metavar="RUN", type=click.Path(path_type=Path))
-@click.option(
-    "--out",
-    required=True,
-    metavar="BUNDLE",
-    type=click.Path(path_type=Path),
-    help="Folder of the new bundle.",
+
+@click.command(
+    epilog=example(
+        "publish run --out bundle",
+        "publish run --out v2 --key lab.pem --key hospital.pem --since v1 --to public-folder",
+    )
 )
+@click.argument("run", metavar="RUN", type=_FILE)
+@click.option("--out", required=True, metavar="BUNDLE", type=_FILE, help="Folder of the bundle.")
 @click.option(
     "--key",
+    "keys",
+    multiple=True,
     metavar="PEM",
-    type=click.Path(path_type=Path),
-    help="Private Ed25519 key that signs; default the run's own.",
+    type=_FILE,
+    help="Private Ed25519 key that signs, once for each; default the run's own.",
 )
+@click.option(
+    "--since",
+    metavar="RUN|BUNDLE",
+    type=_FILE,
+    help="What is in the field: a worse model is refused, the version is one higher.",
+)
+@click.option(
+    "--tolerance",
+    type=click.FloatRange(0, 1),
+    default=0.01,
+    show_default=True,
+    help="Loss of accuracy or AUC against --since that is still no worse model.",
+)
+@click.option(
+    "--transfer",
+    metavar="NPZ",
+    type=_FILE,
+    help='Public records on which the student learns, for [edge] transfer = "public".',
+)
+@click.option(
+    "--test",
+    metavar="NPZ",
+    type=_FILE,
+    help="Labelled public records for the parity gate; default the run's own.",
+)
+@click.option("--version", type=click.IntRange(1), help="Version; default the next one.")
+@click.option(
+    "--date",
+    type=click.DateTime(["%Y-%m-%d"]),
+    help="Day from which the bundle is valid; default today. The same day gives the same bytes.",
+)
+@click.option("--to", metavar="FOLDER", type=_FILE, help="Publication folder that it is added to.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON.")
-def command(run: Path, out: Path, key: Path | None, as_json: bool) -> None:
-    """Distil, export, quantize, gate and sign the global model of RUN."""
-    from ..server.result import require_gate
-    from ..server.words import size
-    from ..simulations.publishing import publish_simulated
+def command(
+    run: Path,
+    out: Path,
+    keys: tuple[Path, ...],
+    since: Path | None,
+    tolerance: float,
+    transfer: Path | None,
+    test: Path | None,
+    version: int | None,
+    date: datetime | None,
+    to: Path | None,
+    as_json: bool,
+) -> None:
+    """Distil, export, quantize, gate and sign the global model of RUN.
 
-    found = publish_simulated(run, out=out, key=key)
+    Everything that touches the model from here on is public or synthetic: private records are
+    refused. --to adds the bundle to a folder that any web server can serve.
+    """
+    from ..server.result import require_gate
+    from ..simulations.publishing import Wish, publish
+    from .stage_lines import stage_lines
+
+    wish = Wish(
+        out=out,
+        keys=keys,
+        transfer=transfer,
+        test=test,
+        since=since,
+        tolerance=tolerance,
+        version=version,
+        created=date.replace(tzinfo=UTC) if date else None,
+        to=to,
+    )
+    with stage_lines(quiet=as_json) as progress:
+        found = publish(run, wish, progress=progress)
     if as_json:
         click.echo(json.dumps(found, ensure_ascii=False))
     require_gate({"edge": found})
     if not as_json:
-        agreement = f"agrees with the global model in {found['agreement']:.1%}"
-        click.echo(f"{out}: {found['recipe']}, {size(found['size_bytes'])}, {agreement}")
-        public = "PUBLIC.pem" if key else run / "keys" / "bundle.pub"
-        click.echo(f"Next: collegium edge verify {out} --key {public} --allow-simulated")
+        _show(found, run, keys, out)
+
+
+def _show(found: dict[str, Any], run: Path, keys: tuple[Path, ...], out: Path) -> None:
+    from ..server.words import size
+
+    shape = f"{found['recipe']}, {size(found['size_bytes'])}"
+    agreement = f"agrees with the global model in {found['agreement']:.1%}"
+    click.echo(f"{out}: version {found['version']}, {shape}, {agreement}")
+    if found.get("data_free"):
+        click.echo("The student never saw a real record: data-free distillation.")
+    if found.get("published"):
+        click.echo(f"published: {found['published']}")
+    public = "PUBLIC.pem" if keys else shlex.quote(str(run / "keys" / "bundle.pub"))
+    allow = " --allow-simulated" if found["simulated"] else ""
+    click.echo(f"Next: collegium edge verify {shlex.quote(str(out))} --key {public}{allow}")

@@ -31,6 +31,11 @@ class PublicSet:
         return len(self.x)
 
     @property
+    def data_free(self) -> bool:
+        """Return whether these records, or those they are a part of, were made up without data."""
+        return self.origin == "synthetic" and self.name.startswith("synthetic:")
+
+    @property
     def digest(self) -> str:
         """Return the SHA-256 over dtype, shape and bytes of inputs and labels."""
         parts = [f"{self.x.dtype.str}{self.x.shape}".encode(), np.ascontiguousarray(self.x).data]

@@ -1,126 +1,120 @@
-"""Fewer bits per weight where the graph gains by it: static int8 for convolutions, else fp32."""
+"""Fewer bits per weight where the graph gains by it: which recipes suit it, and what each makes."""
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import tempfile
-from collections.abc import Generator
-from pathlib import Path
-from typing import Literal
+from collections.abc import Mapping
+from types import MappingProxyType
 
-import numpy as np
-import onnx
-from numpy.typing import NDArray
-from onnx import ModelProto
-from onnxruntime.quantization import (
-    CalibrationDataReader,
-    CalibrationMethod,
-    QuantFormat,
-    QuantType,
-    quantize_static,
-)
-from onnxruntime.quantization.shape_inference import quant_pre_process
-
-from ..core.errors import InvalidInput, NotBuiltYet
+from ..core.errors import InvalidInput
+from ..core.fields import nearest
+from ..core.plan_edge_checks import RECIPES
 from ..data.public import PublicSet
 from ..privacy.origin import require_releasable
-from .export import INPUT, OUTPUT, compact
+from .quantize_graph import GraphKind, Make, graph_kind, looks_up, weight_count
+from .quantize_make import dynamic, static
+from .quantize_target import processor
 
-FP32, STATIC = "fp32", "int8-static"
-GraphKind = Literal["convolutional", "dense"]
-CALIBRATION_BATCH = 64
+__all__ = [
+    "AUTO",
+    "CONV",
+    "DYNAMIC",
+    "FP32",
+    "LARGE",
+    "MATMUL",
+    "PERCENTILE",
+    "S8S8",
+    "STATIC",
+    "GraphKind",
+    "graph_kind",
+    "quantize",
+    "recipes",
+]
+
+AUTO, FP32 = "auto", "fp32"
+STATIC, PERCENTILE = "int8-static", "int8-static-percentile"
+CONV, S8S8 = "int8-static-conv", "int8-static-s8s8"
+DYNAMIC, MATMUL = "int8-dynamic", "int8-dynamic-matmul"
+LARGE = 1 << 20
+"""Weights of a dense net from which int8 may pay: a smaller one is slower for it (measured)."""
+
+_MAKERS: Mapping[str, Make] = MappingProxyType(
+    {
+        STATIC: static(),
+        PERCENTILE: static(percentile=99.999),
+        CONV: static(operators=("Conv", "Gemm", "MatMul")),
+        S8S8: static(signed=True),
+        DYNAMIC: dynamic("MatMul", "Gemm", "Gather"),
+        MATMUL: dynamic("MatMul", "Gemm"),
+    }
+)
 
 
-def graph_kind(model: bytes) -> GraphKind:
-    """Return whether a graph convolves; the recipe follows from it."""
-    operators = {node.op_type for node in onnx.load_from_string(model).graph.node}
-    return "convolutional" if "Conv" in operators else "dense"
+def recipes(model: bytes, wanted: str, target: str = "here") -> tuple[str, ...]:
+    """Return the candidates of a recipe for these ONNX bytes, fp32 first.
 
-
-def recipes(model: bytes, wanted: str) -> tuple[str, ...]:
-    """Return the candidates of a recipe, fp32 first.
-
-    ``auto``: fp32 and static int8 for convolutions; fp32 alone for small dense nets, which int8
-    slows down. Dynamic int8 of a convolution is refused: it is about five times slower than
-    fp32 (microsoft/onnxruntime#12854). Raises ``InvalidInput`` or ``NotBuiltYet``.
+    ``auto``: for convolutions the static ones, whose activations are signed where ``target`` is
+    an ARM processor; for attention the dynamic ones; for dense nets fp32 alone, unless they are
+    ``LARGE``. Any other name: fp32 and that one. Raises ``InvalidInput`` for a name that there
+    is not, and for a recipe that would spoil such a graph.
     """
     kind = graph_kind(model)
-    if wanted == "auto":
-        return (FP32, STATIC) if kind == "convolutional" else (FP32,)
+    if wanted == AUTO:
+        return (FP32, *_auto(model, kind, target))
     if wanted == FP32:
         return (FP32,)
-    if wanted == STATIC:
-        return (FP32, STATIC)
-    if wanted in ("dynamic", "int8-dynamic") and kind == "convolutional":
-        raise InvalidInput(
-            "dynamic quantization of a convolutional graph",
-            why="the runtime has no fast kernel for it: it would be several times slower",
-            cure=f"use auto, {FP32} or {STATIC}",
-        )
-    raise NotBuiltYet(f"the recipe '{wanted}' is not built yet", cure=f"use auto, {FP32}, {STATIC}")
+    if wanted not in _MAKERS:
+        raise _unknown(wanted)
+    _require_suited(kind, wanted)
+    return (FP32, wanted)
 
 
-def quantize(model: bytes, recipe: str, calibration: PublicSet) -> bytes:
-    """Return the candidate's ONNX bytes: static QDQ, uint8 activations, int8 weights per channel.
+def quantize(model: bytes, recipe: str, calibration: PublicSet, target: str = "here") -> bytes:
+    """Return the candidate's ONNX bytes; the same ones each time, ``fp32`` as they are.
 
-    Activation ranges are the smallest and largest values seen on ``calibration``, which is
-    therefore an input that leaves with the model. Raises ``Refused`` when it is private.
+    Weights are int8, one scale per channel. The static recipes fix the range of every activation
+    by what ``calibration`` shows, which is therefore an input that leaves with the model;
+    ``target`` ("here", "x86" or "arm") decides signs and bits (``quantize_target``). Logits stay
+    floats. Raises ``Refused`` when the calibration records are private, and as ``recipes``.
     """
     if recipe == FP32:
         return model
+    if recipe not in _MAKERS:
+        raise _unknown(recipe)
     require_releasable(calibration.origin, "calibration")
-    with tempfile.TemporaryDirectory() as folder, _quiet():
-        source, ready, out = (Path(folder) / name for name in ("a.onnx", "b.onnx", "c.onnx"))
-        source.write_bytes(model)
-        quant_pre_process(source, ready, skip_symbolic_shape=True)
-        quantize_static(
-            ready,
-            out,
-            _Calibration(calibration.x.astype(np.float32)),
-            quant_format=QuantFormat.QDQ,
-            activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
-            per_channel=True,
-            calibrate_method=CalibrationMethod.MinMax,
+    _require_suited(graph_kind(model), recipe)
+    return _MAKERS[recipe](model, calibration.x, processor(target))
+
+
+def _auto(model: bytes, kind: GraphKind, target: str) -> tuple[str, ...]:
+    if kind == "convolutional":
+        return (S8S8 if processor(target).signed else STATIC, PERCENTILE, CONV)
+    if kind == "dense" and weight_count(model) < LARGE:
+        return ()
+    return (DYNAMIC, MATMUL) if looks_up(model) else (DYNAMIC,)  # else both are the same file
+
+
+def _require_suited(kind: GraphKind, recipe: str) -> None:
+    """Raise ``InvalidInput`` for what was measured to spoil such a graph."""
+    if kind == "convolutional" and recipe in (DYNAMIC, MATMUL):
+        raise InvalidInput(
+            f"'{recipe}', dynamic quantization, of a convolutional graph",
+            why="the runtime has no fast kernel for it (microsoft/onnxruntime issue 12854): it "
+            "would be several times slower than fp32",
+            cure=f"use {AUTO}, {FP32} or {STATIC}",
         )
-        graph = onnx.load(out)
-    _float_logits(graph)
-    return compact(graph).SerializeToString(deterministic=True)
-
-
-def _float_logits(model: ModelProto) -> None:
-    """Take the last quantize-dequantize pair away: rounded logits would tie."""
-    made = {name: node for node in model.graph.node for name in node.output}
-    last = made[OUTPUT]
-    before = made.get(last.input[0])
-    if last.op_type != "DequantizeLinear" or before is None or before.op_type != "QuantizeLinear":
-        return
-    made[before.input[0]].output[:] = [OUTPUT]
-    for node in (last, before):
-        model.graph.node.remove(node)
-
-
-class _Calibration(CalibrationDataReader):
-    """Feeds raw records in batches to the runtime's calibrator."""
-
-    def __init__(self, x: NDArray[np.float32]) -> None:
-        self.batches = iter(
-            x[start : start + CALIBRATION_BATCH] for start in range(0, len(x), CALIBRATION_BATCH)
+    if kind == "transformer" and recipe not in (DYNAMIC, MATMUL):
+        raise InvalidInput(
+            f"'{recipe}', static quantization, of a graph with attention",
+            why="one fixed range per activation spoils its answers: a static ViT agreed with its "
+            "fp32 in none of them",
+            cure=f"use {AUTO}, {FP32} or {DYNAMIC}",
         )
 
-    def get_next(self) -> dict[str, NDArray[np.float32]]:
-        """Return the next feed; an empty one ends the calibration."""
-        batch = next(self.batches, None)
-        return {} if batch is None else {INPUT: batch}
 
-
-@contextlib.contextmanager
-def _quiet() -> Generator[None]:
-    """Hush the quantizer's advice on the root logger; its errors are exceptions."""
-    previous = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(previous)
+def _unknown(recipe: str) -> InvalidInput:
+    guess = nearest(recipe, RECIPES)
+    return InvalidInput(
+        f"the recipe '{recipe[:60]}' is not known",
+        why=f"there are {', '.join(RECIPES)}",
+        cure=f'did you mean "{guess}"?' if guess else f'write "{AUTO}"',
+    )

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ast
+import sys
+import textwrap
+from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from pathlib import Path
-
-from . import device
 
 HEADER = '''#!/usr/bin/env python3
 """Verify a signed bundle and predict with it: one plain script for a device.
@@ -14,93 +15,135 @@ HEADER = '''#!/usr/bin/env python3
 Needs Python 3.11, numpy, onnxruntime and cryptography; neither torch nor Collegium.
 Joined from Collegium's edge/device/; `python device.py --help` lists the verbs.
 """
+
+from __future__ import annotations
+
 '''
 FOOTER = '\n\nif __name__ == "__main__":\n    sys.exit(main())\n'
+LINE = 100
+STATEMENTS = (ast.FunctionDef, ast.ClassDef, ast.Assign, ast.AnnAssign)
 
 
-def device_script() -> str:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Module:
+    """One module, taken apart: what it needs of ours and of others, what it defines."""
+
+    name: str
+    about: str
+    ours: tuple[str, ...]
+    imports: tuple[tuple[str, str, str], ...]  # (module or "", written, name)
+    defines: tuple[str, ...]
+    body: str
+
+
+def device_script(folder: Path | None = None) -> str:
     """Return the text of ``device.py``; the same modules give the same text.
 
-    Raises ``ValueError`` when two modules give the same name to different things, which the
-    tests rule out.
+    ``folder`` holds the modules, by default those of Collegium. Raises ``ValueError`` for what
+    cannot stand in one file: a name for two things, or an import of ours that is not plain.
     """
-    folder = Path(device.__file__).parent
-    sources = {
-        path.stem: path.read_text(encoding="utf-8")
-        for path in sorted(folder.glob("*.py"))
-        if path.stem != "__init__"
-    }
-    trees = {name: ast.parse(text) for name, text in sources.items()}
-    imports: set[str] = set()
-    bodies: list[str] = []
-    names: dict[str, str] = {}
-    for module in _order(trees):
-        parts: list[str] = []
-        for node in trees[module].body:
-            if isinstance(node, ast.Import | ast.ImportFrom):
-                if _is_ours(node) or _is_future(node):
-                    continue
-                imports.add(ast.unparse(node))
-            elif not _is_docstring(node):
-                _claim(names, node, module)
-                parts.append(_source(sources[module], node))
-        about = ast.get_docstring(trees[module]) or module
-        bodies.append(f"# --- {module}: {about.splitlines()[0]}\n" + "".join(parts))
-    imports.add("import sys")
-    future = "\nfrom __future__ import annotations\n\n"
-    return HEADER + future + "\n".join(_sorted(imports)) + "\n\n\n" + "\n".join(bodies) + FOOTER
+    paths = sorted((folder or Path(__file__).parent / "device").glob("*.py"))
+    modules = {path.stem: _read(path) for path in paths if path.stem != "__init__"}
+    needs = {name: module.ours for name, module in modules.items()}
+    order = [modules[name] for name in TopologicalSorter(needs).static_order()]
+    _require_one_meaning(order)
+    parts = [_headed(module) for module in order]
+    return HEADER + _imports(order) + "\n" + "\n\n".join(parts) + FOOTER
 
 
-def _order(trees: dict[str, ast.Module]) -> list[str]:
-    """Return the modules so that each comes after those that it imports."""
-    needs = {
-        name: sorted(
-            node.module
-            for node in tree.body
-            if isinstance(node, ast.ImportFrom) and _is_ours(node) and node.module
-        )
-        for name, tree in sorted(trees.items())
-    }
-    return list(TopologicalSorter(needs).static_order())
+def _read(path: Path) -> _Module:
+    text = path.read_text(encoding="utf-8")
+    tree = ast.parse(text)
+    about, *rest = tree.body
+    heads = [node for node in rest if isinstance(node, ast.Import | ast.ImportFrom)]
+    body = rest[len(heads) :]
+    if rest[: len(heads)] != heads or not all(isinstance(n, (*STATEMENTS, ast.Expr)) for n in body):
+        raise ValueError(f"{path.name}: imports come first, then definitions alone")
+    ours = [node for node in heads if isinstance(node, ast.ImportFrom) and node.level]
+    nested = {node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level}
+    plain = all(node.module and not any(a.asname for a in node.names) for node in ours)
+    if nested != set(ours) or not plain:
+        raise ValueError(f"{path.name}: ours are imported at the top, from a module, as they are")
+    after = max((node.end_lineno or 0 for node in [about, *heads]), default=0)
+    return _Module(
+        name=path.stem,
+        about=(ast.get_docstring(tree) or path.stem).splitlines()[0],
+        ours=tuple(sorted({node.module or "" for node in ours})),
+        imports=tuple(found for node in heads if node not in ours for found in _named(node)),
+        defines=tuple(name for node in body for name in _defined(node)),
+        body="".join(text.splitlines(keepends=True)[after:]).strip("\n") + "\n",
+    )
 
 
-def _is_ours(node: ast.stmt) -> bool:
-    return isinstance(node, ast.ImportFrom) and node.level > 0
+def _headed(module: _Module) -> str:
+    """Return a module's body under a comment that names it, with ruff's blank lines between."""
+    about = f"--- {module.name}: {module.about}"
+    head = textwrap.fill(about, LINE, initial_indent="# ", subsequent_indent="# ")
+    gap = "\n\n" if module.body.startswith(("def ", "class ", "@")) else "\n"
+    return f"{head}\n{gap}{module.body}"
 
 
-def _is_future(node: ast.stmt) -> bool:
-    return isinstance(node, ast.ImportFrom) and node.module == "__future__"
+def _named(node: ast.Import | ast.ImportFrom) -> list[tuple[str, str, str]]:
+    """Return (module or "", what is written, the name it gets) of each, ``__future__`` aside."""
+    module = (node.module or "") if isinstance(node, ast.ImportFrom) else ""
+    if module == "__future__":
+        return []
+    return [
+        (module, f"{each.name} as {each.asname}" if each.asname else each.name,
+         each.asname or each.name)
+        for each in node.names
+    ]  # fmt: skip
 
 
-def _is_docstring(node: ast.stmt) -> bool:
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
-
-
-def _claim(names: dict[str, str], node: ast.stmt, module: str) -> None:
-    """Remember what a statement names; raise ``ValueError`` when another module did."""
-    found: list[str] = []
+def _defined(node: ast.stmt) -> list[str]:
     if isinstance(node, ast.FunctionDef | ast.ClassDef):
-        found = [node.name]
-    elif isinstance(node, ast.Assign):
-        found = [target.id for target in node.targets if isinstance(target, ast.Name)]
-    elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-        found = [node.target.id]
-    for name in found:
-        if names.setdefault(name, module) != module:
-            raise ValueError(f"{name} stands in {names[name]} and in {module}")
+        return [node.name]
+    targets = node.targets if isinstance(node, ast.Assign) else []
+    targets = [node.target] if isinstance(node, ast.AnnAssign) else targets
+    return [n.id for target in targets for n in ast.walk(target) if isinstance(n, ast.Name)]
 
 
-def _source(text: str, node: ast.stmt) -> str:
-    """Return a statement as it is written, decorators and comments before it included."""
-    lines = text.splitlines(keepends=True)
-    decorators = getattr(node, "decorator_list", [])
-    first = min([node.lineno, *(each.lineno for each in decorators)]) - 1
-    while first and lines[first - 1].startswith("#"):
-        first -= 1
-    end = node.end_lineno or node.lineno
-    gap = "\n\n" if isinstance(node, ast.FunctionDef | ast.ClassDef) else ""
-    return gap + "".join(lines[first:end])
+def _require_one_meaning(modules: list[_Module]) -> None:
+    """Raise ``ValueError`` when a name stands for two things."""
+    meant: dict[str, str] = {"sys": "import  sys"}
+    for module in modules:
+        own = dict.fromkeys(module.defines, f"{module.name}.py")
+        others = {name: " ".join(("import", of, written)) for of, written, name in module.imports}
+        for name, meaning in (own | others).items():
+            if meant.setdefault(name, meaning) != meaning:
+                raise ValueError(f"{name} is {meant[name]} and {meaning}")
 
 
-def _sorted(imports: set[str]) -> list[str]:
-    return sorted(imports, key=lambda line: (line.startswith("from"), line))
+def _imports(modules: list[_Module]) -> str:
+    """Return all imports, each once: the standard library's, then the others', as ruff sorts."""
+    found = {(of, written) for module in modules for of, written, _ in module.imports}
+    found.add(("", "sys"))
+    blocks: list[str] = []
+    for standard in (True, False):
+        own = {
+            (of, written)
+            for of, written in found
+            if ((of or written).split(maxsplit=1)[0].partition(".")[0] in sys.stdlib_module_names)
+            == standard
+        }
+        plain = sorted((written for of, written in own if not of), key=str.casefold)
+        members = {of: {written for o, written in own if o == of} for of, _ in own if of}
+        lines = [f"import {written}\n" for written in plain]
+        lines += [_from(of, members[of]) for of in sorted(members, key=str.casefold)]
+        blocks.append("".join(lines))
+    return "\n".join(blocks)
+
+
+def _from(module: str, members: set[str]) -> str:
+    """Return one import: constants, then classes, then the rest, in lines of at most ``LINE``."""
+
+    def place(written: str) -> tuple[int, str]:
+        name = written.split(maxsplit=1)[0]
+        kind = 0 if name.isupper() and len(name) > 1 else 1 if name[0].isupper() else 2
+        return kind, name
+
+    names = sorted(members, key=place)
+    line = f"from {module} import {', '.join(names)}\n"
+    if len(line) <= LINE + 1:
+        return line
+    return f"from {module} import (\n" + "".join(f"    {name},\n" for name in names) + ")\n"

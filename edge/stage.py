@@ -3,35 +3,45 @@
 from __future__ import annotations
 
 import logging
-import os
-import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from numpy.typing import NDArray
 from torch import nn
 
-from ..core.errors import GateFailed, InvalidInput, NotBuiltYet
+from ..core.errors import GateFailed, NotBuiltYet
 from ..core.plan import Plan
 from ..data.public import PublicSet
 from ..models.evaluate import finite_outputs, logits, records_at_once
-from ..privacy.origin import require_releasable
-from . import device, papers
+from . import device
 from .apart import verify_apart
-from .bundle import Terms, json_bytes, npz_bytes, require_replaceable, write_bundle
-from .distill import Distillation, distil
-from .export import OPSET, export_onnx
-from .parity import RULE, Limits, Parity, answers, choose, measure
-from .quantize import quantize, recipes
-from .students import NONE, SAME, build_student, parameter_count, resolve_student
+from .bundle import Terms, require_replaceable, write_bundle
+from .edition import Edition
+from .export import OPSET
+from .parity import Limits, Parity, answers, choose, is_timed, limits_of, measure, time_all
+from .parity_figures import figures_of
+from .since import compare, require_not_worse
+from .stage_files import Chosen, files_of, form_files
+from .stage_work import (
+    Statement,
+    Student,
+    Work,
+    candidates_of,
+    inputs_of,
+    raw,
+    require_ready,
+    student_of,
+)
+from .students import NONE, SIZE
+from .timing import Timing
+
+__all__ = ["EdgeResult", "Edition", "Statement", "make_bundle", "require_ready", "skipped"]
 
 log = logging.getLogger(__name__)
 
-CALIBRATION, SELFTEST = 512, 32  # records of the transfer set
 SELFTEST_MIN_AGREEMENT = 0.95  # other processors round int8 a little differently
 
 Progress = Callable[[str, float], None]
@@ -44,11 +54,14 @@ class EdgeResult:
     ``verified`` is true when a fresh process without torch and Collegium verified the bundle
     and gave the same answers. When no candidate passed the gate there is no bundle:
     ``verified`` is false, ``reason`` says why, ``recipe`` is 'none', and the figures are those
-    of the candidate that agreed most.
+    of the candidate that agreed most. ``timings`` are what was measured here, by the digest of
+    the candidate: given to the next ``make_bundle`` they make the same bytes.
     """
 
     accuracy: float | None
+    auc: float | None
     agreement: float
+    fidelity: float
     recipe: str
     size_bytes: int
     size_ratio: float
@@ -58,30 +71,25 @@ class EdgeResult:
     reason: str = ""
     student: str = ""
     parameters: int = 0
+    version: int = 0
+    simulated: bool = True
+    transfer: str = ""
+    data_free: bool = False
+    teacher: dict[str, float] | None = None
+    comparison: dict[str, Any] | None = None
+    timings: dict[str, dict[str, Any]] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Work:
-    """What every step of one stage shares."""
+class _Measured:
+    """All candidates held against the global model, and how long each takes."""
 
-    teacher: nn.Module
-    plan: Plan
-    inputs: papers.Inputs
-    privacy: Mapping[str, Any]
-    lineage: Mapping[str, Any]
-    simulated: bool
-    seed: int
-    progress: Progress
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Choice:
-    """The candidate that ships, beside all others."""
-
-    model: bytes
-    row: Parity
+    student: Student
+    candidates: Mapping[str, bytes]
     rows: Sequence[Parity]
-    facts: Mapping[str, Any]
+    limits: Limits
+    teacher: Mapping[str, float]
+    timings: Mapping[str, Timing]
 
 
 def skipped(plan: Plan) -> str:
@@ -102,219 +110,193 @@ def make_bundle(
     plan: Plan,
     transfer: PublicSet,
     test: PublicSet,
-    privacy: dict[str, Any],
-    lineage: dict[str, Any],
-    key: Ed25519PrivateKey,
+    statement: Statement,
+    edition: Edition,
     out: Path,
-    global_bytes: int,
-    simulated: bool,
     seed: int,
+    known: Mapping[str, Timing] | None = None,
     progress: Progress | None = None,
-    version: int = 1,
-    now: datetime | None = None,
 ) -> EdgeResult:
     """Turn the global model into a signed, verified bundle at ``out`` (replaced as one).
 
     ``teacher`` maps raw records to logits and has a layer ``preprocess``; it is not changed.
     ``transfer`` trains, calibrates and gives the self-test vectors, ``test`` is what parity
-    quotes; ``global_bytes`` is the size of the fp32 global safetensors. ``now`` (default:
-    today, UTC) starts the year of validity. Raises ``Refused`` for private data,
-    ``InvalidInput`` for a set or student that does not fit, ``OutputExists``, and ``NotBuiltYet``
-    where ``skipped`` says why, or where no public records are like those of the test part. A
-    failed gate is a result with ``verified`` false and a ``reason``: the caller's to raise.
+    quotes; ``known`` are earlier timings, which make the same inputs give the same bytes.
+    Raises ``Refused`` for private data and for a model worse than the one in the field,
+    ``InvalidInput`` for a set or student that does not fit, ``OutputExists``, and
+    ``NotBuiltYet`` where ``skipped`` says why. A failed gate is a result with ``verified``
+    false and a ``reason``: the caller's to raise.
     """
     if reason := skipped(plan):
         raise NotBuiltYet(reason, cure=f'write [edge] student = "{NONE}"')
     require_replaceable(out)
-    work = _Work(
+    inputs, texts = inputs_of(plan, transfer, test)
+    work = Work(
         teacher=teacher,
         plan=plan,
-        inputs=_inputs(transfer, test),
-        privacy=privacy,
-        lineage=lineage,
-        simulated=simulated,
+        inputs=inputs,
+        statement=statement,
         seed=seed,
         progress=progress or (lambda _name, _share: None),
+        texts=texts,
     )
-    student, kind = _student(work)
-    facts = {"student": kind, "parameters": parameter_count(student)}
-    candidates = _candidates(work, student)
-    rows = _parity(work, candidates)
+    student = student_of(work)
+    if plan.distillation is not None and plan.distillation.patience:
+        work = replace(work, inputs=replace(inputs, early_stopping=transfer))
+    found = _measured(work, student, known)
     try:
-        row = choose(rows, plan.edge.recipe)
+        row = choose(found.rows, plan.edge.recipe, plan.edge.prefer)
     except GateFailed as error:
         log.warning("no edge candidate passed: %s", error.why)
-        best = max(rows, key=lambda each: each.agreement)
-        missed = _result(best, rows, global_bytes, facts)
+        best = max(found.rows, key=lambda each: each.agreement)
+        missed = _result(work, found, best)
         return replace(missed, recipe="none", reason=error.why)
-    choice = _Choice(model=candidates[row.recipe], row=row, rows=rows, facts=facts)
-    terms = _terms(work, choice, version=version, created=now or _today())
-    work.progress("sign", 0.0)
-    digest = write_bundle(out, _files(work, choice), terms, [key])
-    reason = _verify(work, choice, out, key)
-    found = _result(row, rows, global_bytes, facts)
-    return replace(found, verified=not reason, reason=reason, bundle_sha256=digest)
+    return _shipped(work, found, row, edition, out)
 
 
-def _inputs(transfer: PublicSet, test: PublicSet) -> papers.Inputs:
-    """Name the sets by their use; calibration and self-test are parts of the transfer set."""
-    require_releasable(transfer.origin, "distillation, calibration and self-test")
-    require_releasable(test.origin, "the parity gate")
-    needed = CALIBRATION + SELFTEST
-    if len(transfer) < needed or len(test) == 0:
-        raise InvalidInput(
-            f"{len(transfer)} transfer and {len(test)} test records",
-            why=f"the edge stage needs at least {needed} and 1",
-            cure="give larger public or synthetic sets",
-        )
-    if transfer.x.shape[1:] != test.x.shape[1:]:
-        raise NotBuiltYet(
-            f"the edge stage has no public records like these: '{transfer.name}' holds "
-            f"{transfer.x.shape[1:]}, the test part {test.x.shape[1:]}",
-            cure=f'name a transfer set that fits in [edge], or write student = "{NONE}"',
-        )
-    return papers.Inputs(
-        transfer=transfer,
-        calibration=_part(transfer, "calibration", 0, CALIBRATION),
-        selftest=_part(transfer, "selftest", CALIBRATION, needed),
-        parity=test,
-    )
-
-
-def _part(whole: PublicSet, use: str, start: int, stop: int) -> PublicSet:
-    return PublicSet(name=f"{whole.name}#{use}", origin=whole.origin, x=whole.x[start:stop])
-
-
-def _student(work: _Work) -> tuple[nn.Module, str]:
-    """Return the trained student (or the teacher itself) and its kind."""
-    transfer, plan = work.inputs.transfer, work.plan
-    shape = transfer.x.shape[1:]
-    kind = resolve_student(plan.edge.student, shape)
-    student = build_student(
-        kind, work.teacher, shape=shape, classes=len(plan.model.classes), seed=work.seed
-    )
-    if kind != SAME:
-        distil(
-            work.teacher,
-            student,
-            transfer,
-            recipe=Distillation(),
-            seed=work.seed,
-            progress=lambda share: work.progress("distil", share),
-        )
-    return student, kind
-
-
-def _candidates(work: _Work, student: nn.Module) -> dict[str, bytes]:
-    """Return ONNX bytes by recipe, fp32 first."""
-    work.progress("export", 0.0)
-    exported = export_onnx(student, work.inputs.selftest.x.astype(np.float32))
-    work.progress("quantize", 0.0)
-    return {
-        recipe: quantize(exported, recipe, work.inputs.calibration)
-        for recipe in recipes(exported, work.plan.edge.recipe)
-    }
-
-
-def _parity(work: _Work, candidates: dict[str, bytes]) -> list[Parity]:
+def _measured(work: Work, student: Student, known: Mapping[str, Timing] | None) -> _Measured:
+    candidates = candidates_of(work, student.model)
     work.progress("parity", 0.0)
-    test, edge = work.inputs.parity, work.plan.edge
-    labels = finite_outputs(logits(work.teacher, test.x)).argmax(axis=1)
-    limits = Limits(min_agreement=edge.min_agreement, max_accuracy_drop=edge.max_accuracy_drop)
-    at_once = records_at_once(work.teacher, test.x)
-    return measure(candidates, labels, test.x, test.y, limits, at_once=at_once)
+    plan, test = work.plan, work.inputs.parity
+    outputs = finite_outputs(logits(work.teacher, test.x))
+    x = raw(test.x)
+    usable = known is not None and is_timed(candidates, known)
+    timings = dict(known) if known is not None and usable else time_all(candidates, x)
+    limits = limits_of(plan.edge, max_size_bytes=_largest(plan.edge.student))
+    rows = measure(
+        candidates,
+        outputs,
+        x,
+        test.y,
+        limits,
+        at_once=records_at_once(work.teacher, test.x),
+        classes=plan.model.classes,
+        global_bytes=work.statement.global_bytes,
+        known=timings,
+    )
+    return _Measured(
+        student=student,
+        candidates=candidates,
+        rows=rows,
+        limits=limits,
+        teacher=figures_of(outputs, test.y),
+        timings=timings,
+    )
 
 
-def _terms(work: _Work, choice: _Choice, *, version: int, created: datetime) -> Terms:
+def _largest(student: str) -> int:
+    """Return the most bytes that a student by size may have, 0 for any other."""
+    family, _, count = student.partition(":")
+    return int(count) if family == SIZE else 0
+
+
+def _shipped(work: Work, found: _Measured, row: Parity, edition: Edition, out: Path) -> EdgeResult:
+    """Compare with the field, write, sign and verify the bundle of the chosen candidate."""
+    model, form = found.candidates[row.recipe], form_files(work)
+    comparison = _against_field(work, row.recipe, model, form, edition)
+    if comparison is not None:
+        work = replace(work, inputs=replace(work.inputs, field=work.inputs.parity))
+    chosen = Chosen(
+        model=model,
+        row=row,
+        rows=found.rows,
+        student=found.student,
+        limits=found.limits,
+        timings=found.timings,
+        teacher=found.teacher,
+        version=edition.version,
+        comparison=comparison,
+    )
+    work.progress("sign", 0.0)
+    terms = _terms(work, chosen, edition)
+    digest = write_bundle(out, files_of(work, chosen, form), terms, edition.keys)
+    work.progress("verify", 0.0)
+    reason = _verify(work, chosen, out, edition)
+    work.progress("verify", 1.0)
+    return replace(
+        _result(work, found, row),
+        verified=not reason,
+        reason=reason,
+        bundle_sha256=digest,
+        version=edition.version,
+        comparison=comparison,
+    )
+
+
+def _against_field(
+    work: Work, recipe: str, model: bytes, form: Mapping[str, bytes], edition: Edition
+) -> dict[str, Any] | None:
+    """Return how the model stands beside the bundle in the field; raise when it is worse."""
+    if edition.field is None:
+        return None
+    work.progress("compare", 0.0)
+    test = replace(work.inputs.parity, x=raw(work.inputs.parity.x))
+    found = compare(
+        model, edition.field, test, files=form, tolerance=edition.tolerance, recipe=recipe
+    )
+    require_not_worse(found)
+    return found.row()
+
+
+def _terms(work: Work, chosen: Chosen, edition: Edition) -> Terms:
+    row = chosen.row
     return Terms(
         name=work.plan.consortium,
-        version=version,
-        created=created,
-        simulated=work.simulated,
+        version=edition.version,
+        created=edition.day,
+        simulated=work.statement.simulated,
         opset=OPSET,
-        lineage=work.lineage,
-        gate={"ok": True, "recipe": choice.row.recipe, "agreement": choice.row.agreement},
+        lineage=work.statement.lineage,
+        gate={"ok": True, "recipe": row.recipe, "agreement": row.agreement},
         selftest_min_agreement=SELFTEST_MIN_AGREEMENT,
+        valid_days=work.plan.edge.valid_days,
+        previous=edition.previous,
     )
 
 
-def _files(work: _Work, choice: _Choice) -> dict[str, bytes]:
-    """Return every file of the bundle but the signature."""
-    plan, inputs, simulated = work.plan, work.inputs, work.simulated
-    x = inputs.selftest.x.astype(np.float32)
-    logits = device.infer(device.open_session(choice.model), x)
-    papers_json = {
-        "labels.json": {"classes": list(plan.model.classes)},
-        "parity.json": _parity_report(work, choice),
-        "privacy.json": papers.privacy_statement(work.privacy, inputs, simulated=simulated),
-        "sbom.cdx.json": papers.bill_of_materials(
-            plan.consortium, choice.model, inputs, work.lineage
-        ),
-    }
-    card = papers.card_text(plan, choice.row, choice.rows, simulated=simulated)
-    return {
-        "model.onnx": choice.model,
-        "card.md": card.encode(),
-        "selftest.npz": npz_bytes(x=x, logits=logits, labels=logits.argmax(axis=1)),
-        **{name: json_bytes(value) for name, value in papers_json.items()},
-    }
-
-
-def _parity_report(work: _Work, choice: _Choice) -> dict[str, Any]:
-    edge = work.plan.edge
-    return {
-        "schema": 1,
-        "rule": RULE,
-        "wanted": edge.recipe,
-        "chosen": choice.row.recipe,
-        "limits": {
-            "min_agreement": edge.min_agreement,
-            "max_accuracy_drop": edge.max_accuracy_drop,
-        },
-        "candidates": [row.row() for row in choice.rows],
-        "sets": work.inputs.origins(),
-        "machine": {"architecture": platform.machine(), "processors": os.cpu_count()},
-        "leakage_audit": "not run",
-        **choice.facts,
-    }
-
-
-def _verify(work: _Work, choice: _Choice, out: Path, key: Ed25519PrivateKey) -> str:
+def _verify(work: Work, chosen: Chosen, out: Path, edition: Edition) -> str:
     """Return '' when a device answers the test part as the file does here, else what went wrong.
 
-    A device reads all its records at once, and complete ones only: of the complete records of the
-    test part as many are asked, evenly spread, as fit into memory.
+    Records that the device does not read (a missing number where the plan refuses those) are
+    left out; of the rest as many are asked, evenly spread, as fit into memory.
     """
-    work.progress("verify", 0.0)
-    x = work.inputs.parity.x.astype(np.float32)
-    x = x[np.isfinite(x).reshape(len(x), -1).all(axis=1)]
+    x = raw(work.inputs.parity.x)
+    x = x[_readable(work.plan, x)]
     if len(x) == 0:
-        return "no record of the test part is complete, and a device reads complete ones only"
+        return "no record of the test part is one that a device reads"
     most = records_at_once(work.teacher, x)
     x = x[np.linspace(0, len(x) - 1, min(most, len(x))).round().astype(np.int64)]
-    found = answers(device.open_session(choice.model), x, most).argmax(axis=1)
+    found = answers(device.open_session(chosen.model), x, most).argmax(axis=1)
     labels = [work.plan.model.classes[index] for index in found]
-    reason = verify_apart(out, key.public_key(), x, labels, simulated=work.simulated)
-    work.progress("verify", 1.0)
-    return reason
+    public = edition.keys[0].public_key()
+    return verify_apart(out, public, x, labels, simulated=work.statement.simulated)
 
 
-def _today() -> datetime:
-    """Return this day's midnight: a bundle made again on the same day has the same terms."""
-    return datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+def _readable(plan: Plan, x: NDArray[Any]) -> NDArray[np.bool_]:
+    if x.dtype.kind != "f" or plan.model.missing != "refuse":
+        return np.ones(len(x), dtype=bool)
+    finite: NDArray[np.bool_] = np.isfinite(x).reshape(len(x), -1)
+    return np.all(finite, axis=1)
 
 
-def _result(
-    row: Parity, rows: Sequence[Parity], global_bytes: int, facts: Mapping[str, Any]
-) -> EdgeResult:
+def _result(work: Work, found: _Measured, row: Parity) -> EdgeResult:
+    student, statement = found.student, work.statement
     return EdgeResult(
         accuracy=row.accuracy,
+        auc=row.auc,
         agreement=row.agreement,
+        fidelity=row.fidelity,
         recipe=row.recipe,
         size_bytes=row.size_bytes,
-        size_ratio=round(global_bytes / row.size_bytes, 3),
+        size_ratio=round(statement.global_bytes / row.size_bytes, 3),
         verified=False,
-        candidates=[each.row() for each in rows],
+        candidates=[each.row() for each in found.rows],
         bundle_sha256="",
-        **facts,
+        student=student.kind,
+        parameters=student.parameters,
+        simulated=statement.simulated,
+        transfer=work.inputs.transfer.name,
+        data_free=work.inputs.data_free,
+        teacher=dict(found.teacher),
+        timings={digest: timing.row() for digest, timing in found.timings.items()},
     )

@@ -1,95 +1,200 @@
-"""Which small model learns from the global one: by name, at least five times smaller."""
+"""Which small model learns from the global one: by name or by size, always smaller than it."""
 
 from __future__ import annotations
 
 import copy
+import re
+from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from ..core.errors import InvalidInput, NotBuiltYet
+from ..core.errors import InvalidInput
+from ..core.plan_edge import Distillation
+from ..core.plan_model import ModelRef
+from ..models import registry
+from ..models.cards import InputKind
+from .students_conv import LEAST_WIDTH, MOST_WIDTH, SMALL_SIDE, WIDTHS, conv_student
+from .students_layers import layer_count, thinned
+from .students_open import open_student
+from .students_size import widest
+from .students_table import HIDDEN, LEAST_HIDDEN, MOST_HIDDEN, mlp_student
 
-SHRINK = 5.0  # a student has at most 1/SHRINK of its teacher's parameters
-TINY, SAME, AUTO = "cnn:tiny", "same", "auto"
+TINY, SMALL, SAME, AUTO = "cnn:tiny", "cnn:small", "same", "auto"
 NONE = "none"  # no small model is asked for
-TINY_BLOCKS = ((24, 1), (32, 2), (28, 1))  # (channels, stride) of each convolution
+CNN, MLP, LAYERS, SIZE = "cnn", "mlp", "layers", "size"
+OPEN = (
+    "collegium", "cifar", "torchvision", "timm", "hf", "tabular", "text", "segmentation", "plugin",
+)  # fmt: skip
+KIND_BY_AXES: tuple[InputKind, ...] = ("other", "table", "image", "image")
 
 
-class TinyCNN(nn.Module):
-    """Small grey images to class logits by plain Conv-BatchNorm-ReLU blocks.
+def resolve_student(
+    name: str,
+    shape: tuple[int, ...],
+    *,
+    kind: InputKind | None = None,
+    teacher: nn.Module | None = None,
+) -> str:
+    """Return the student that ``auto`` means for records of this shape, and any other as it is.
 
-    BatchNorm is allowed here, because everything a student sees is public; it is folded into
-    the convolutions at export. ``preprocess`` maps raw (batch, height, width) to
-    (batch, 1, height, width).
+    Images get "cnn:tiny" up to 16 pixels and "cnn:small" above, but none that has not fewer
+    parameters than the ``teacher``, where that is given; tables and texts stay ``same``.
+    ``kind`` tells rows from texts. Raises ``InvalidInput`` for a name that is no student's, and
+    for a family that does not read such records.
     """
-
-    def __init__(self, preprocess: nn.Module, side: int, classes: int) -> None:
-        super().__init__()
-        self.preprocess = preprocess
-        layers: list[nn.Module] = []
-        channels = 1
-        for outputs, stride in TINY_BLOCKS:
-            layers.append(nn.Conv2d(channels, outputs, 3, stride=stride, padding=1, bias=False))
-            layers += [nn.BatchNorm2d(outputs), nn.ReLU()]
-            channels, side = outputs, -(-side // stride)
-        self.body = nn.Sequential(*layers, nn.Flatten())
-        self.head = nn.Linear(channels * side * side, classes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (batch, height, width) raw pixels to (batch, classes) logits."""
-        return self.head(self.body(self.preprocess(x)))
-
-
-def resolve_student(name: str, shape: tuple[int, ...]) -> str:
-    """Return the student that ``auto`` means for records of this shape: small nets for images.
-
-    Raises ``NotBuiltYet`` for names of later versions and ``InvalidInput`` for a student that
-    does not fit the records.
-    """
-    image = len(shape) == 2 and shape[0] == shape[1]
+    kind = kind or KIND_BY_AXES[min(len(shape), 3)]
     if name == AUTO:
-        return TINY if image else SAME
-    if name not in (TINY, SAME):
-        raise NotBuiltYet(
-            f"the student '{name}' is not built yet", cure=f"use {AUTO}, {TINY}, {SAME} or {NONE}"
-        )
-    if name == TINY and not image:
+        return _auto(shape, kind, teacher)
+    family, _, rest = name.partition(":")
+    if name in (SAME, NONE) or family in OPEN:
+        return name
+    known = {CNN: rest in WIDTHS, MLP: rest in HIDDEN}
+    if not known.get(family, family in (LAYERS, SIZE) and bool(re.fullmatch("[1-9][0-9]*", rest))):
         raise InvalidInput(
-            f"the student '{TINY}' cannot read records of shape {shape}",
-            why="it convolves square grey images",
+            f"there is no student '{name}'",
+            why="a student is a family and a size, an open model, or the global model itself",
+            cure=f"use {AUTO}, {SAME}, {NONE}, {CNN}:{'|'.join(WIDTHS)}, {MLP}:{'|'.join(HIDDEN)}, "
+            f"{LAYERS}:N, {SIZE}:BYTES or the name of an open model",
+        )
+    if (family == CNN and kind != "image") or (family == MLP and kind != "table"):
+        raise InvalidInput(
+            f"the student '{name}' cannot read records of shape {shape}",
+            why="it convolves images" if family == CNN else "it reads rows of a table",
             cure=f"use {SAME} or {AUTO}",
         )
     return name
 
 
 def build_student(
-    name: str, teacher: nn.Module, *, shape: tuple[int, ...], classes: int, seed: int
+    name: str,
+    teacher: nn.Module,
+    *,
+    shape: tuple[int, ...],
+    classes: int,
+    seed: int,
+    model: ModelRef | None = None,
 ) -> nn.Module:
     """Return an untrained student, or a copy of the teacher for ``same``.
 
-    ``shape`` is one raw record's. The first layer is the teacher's own ``preprocess``. Raises
-    as ``resolve_student``, and ``InvalidInput`` when the student is not at least five times
-    smaller than its teacher.
+    ``shape`` is one raw record's; ``model`` is the plan's, which an open model as student needs.
+    The first layer scales raw values as the teacher's own does. "layers:N" starts from the
+    teacher's weights, an open model from its own, all others at random by ``seed``. Raises as
+    ``resolve_student``, and ``InvalidInput`` when the student has not fewer parameters than its
+    teacher.
     """
-    kind = resolve_student(name, shape)
-    if kind == SAME:
+    kind = None if model is None else registry.input_kind(model)
+    resolved = resolve_student(name, shape, kind=kind, teacher=teacher)
+    if resolved == SAME:
         return copy.deepcopy(teacher).eval()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        student = TinyCNN(copy.deepcopy(_preprocess(teacher)), shape[0], classes)
-    if parameter_count(student) * SHRINK > parameter_count(teacher):
+        student = _made(resolved, teacher, shape, classes, model)
+    if parameter_count(student) >= parameter_count(teacher):
         raise InvalidInput(
-            f"the student '{kind}' has {parameter_count(student)} parameters, "
+            f"the student '{resolved}' has {parameter_count(student)} parameters, "
             f"its teacher {parameter_count(teacher)}",
-            why=f"a student must be at least {SHRINK:.0f} times smaller",
-            cure=f"ship the teacher itself with student = '{SAME}'",
+            why="a student must be smaller than its teacher",
+            cure=f"name a smaller one, or ship the teacher itself with student = '{SAME}'",
         )
     return student
+
+
+def recipe_for(student: str, asked: Distillation | None = None) -> Distillation:
+    """Return how a student of this (resolved) name is trained: as the plan asks, else by its start.
+
+    A student that starts from trained weights learns in smaller steps and from records as they
+    are; a larger convolutional one in more of them.
+    """
+    if asked is not None:
+        return asked
+    family = student.partition(":")[0]
+    if family == LAYERS or family in OPEN:
+        rate = 2e-4 if family == LAYERS else 1e-3  # transformers want smaller steps
+        return Distillation(learning_rate=rate, mixup=0.0, noise=0.0, batch=64)
+    if family == MLP:
+        return Distillation(steps=1500, mixup=0.25, noise=0.02)
+    if family in (CNN, SIZE) and student != TINY:
+        return Distillation(steps=1000, noise=0.02)
+    return Distillation()
 
 
 def parameter_count(model: nn.Module) -> int:
     """Return the number of parameters, trained or frozen."""
     return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _auto(shape: tuple[int, ...], kind: InputKind, teacher: nn.Module | None) -> str:
+    if kind != "image" or len(shape) not in (2, 3):
+        return SAME
+    names = (TINY,) if max(shape[:2]) <= SMALL_SIDE else (SMALL, TINY)
+    for name in names:
+        size = name.partition(":")[2]
+        if teacher is None:
+            return name
+        first = _preprocess(teacher)
+        with torch.random.fork_rng(devices=[]):
+            student = conv_student(first, shape, 2, size=size)
+        if parameter_count(student) < parameter_count(teacher):
+            return name
+    return SAME
+
+
+def _made(
+    name: str,
+    teacher: nn.Module,
+    shape: tuple[int, ...],
+    classes: int,
+    model: ModelRef | None,
+) -> nn.Module:
+    family, _, rest = name.partition(":")
+    if family == CNN:
+        return conv_student(_preprocess(teacher), shape, classes, size=rest)
+    if family == MLP:
+        return mlp_student(_preprocess(teacher), shape, classes, size=rest)
+    if family == LAYERS:
+        return thinned(teacher, int(rest))
+    if family == SIZE:
+        return _of_size(int(rest), teacher, shape, classes, model)
+    if model is None:
+        raise InvalidInput(
+            f"the student '{name}' is an open model",
+            why="it needs to know the plan's records and classes",
+            cure="pass model, the plan's [model]",
+        )
+    return open_student(name, model)
+
+
+def _of_size(
+    size_bytes: int,
+    teacher: nn.Module,
+    shape: tuple[int, ...],
+    classes: int,
+    model: ModelRef | None,
+) -> nn.Module:
+    """Return the widest student whose file takes about that much at most, of the records' family.
+
+    Images: convolutions; tables: two hidden layers, which stay fp32; texts: the teacher's layers.
+    """
+    kind = registry.input_kind(model) if model else KIND_BY_AXES[min(len(shape), 3)]
+    make: Callable[[int], nn.Module]
+    if kind == "text":
+        make, low, high = (lambda n: thinned(teacher, n)), 1, layer_count(teacher) - 1
+    elif kind == "image":
+        make, low, high = _family(conv_student, teacher, shape, classes), LEAST_WIDTH, MOST_WIDTH
+    else:
+        make, low, high = _family(mlp_student, teacher, shape, classes), LEAST_HIDDEN, MOST_HIDDEN
+    below, quantized = parameter_count(teacher), kind in ("text", "image")
+    with torch.random.fork_rng(devices=[]):
+        width = widest(make, low, high, size_bytes=size_bytes, below=below, quantized=quantized)
+    return make(width)
+
+
+def _family(
+    maker: Callable[..., nn.Module], teacher: nn.Module, shape: tuple[int, ...], classes: int
+) -> Callable[[int], nn.Module]:
+    first = _preprocess(teacher)
+    return lambda width: maker(first, shape, classes, size=width)
 
 
 def _preprocess(teacher: nn.Module) -> nn.Module:

@@ -213,7 +213,7 @@ class _Run:
             )
             values = self._stages.values(records, rounds)
         values |= self._stages.baselines(records, consortium.specs)
-        values["edge"] = self._stages.edge(values, records.test, vector)
+        values["edge"] = self._stages.edge(values, records, vector)
         return values
 
     def _records(self, sites: Mapping[str, SiteData] | None) -> Records:

@@ -15,7 +15,6 @@ from ..core.errors import NotBuiltYet
 from ..core.layout import Vector
 from ..core.mechanism import MechanismSpec
 from ..core.plan import Plan
-from ..data.public import PublicSet
 from ..edge.stage import skipped
 from ..models import registry
 from ..models.evaluate import logits
@@ -114,10 +113,10 @@ class Stages:
         return found
 
     def edge(
-        self, values: dict[str, Any], test: PublicSet, vector: Vector
+        self, values: dict[str, Any], records: Records, vector: Vector
     ) -> dict[str, Any] | None:
         """Return the ``edge`` entry: the model distilled, quantized, gated and signed."""
-        if len(test) == 0 or skipped(self.plan):
+        if len(records.test) == 0 or skipped(self.plan):
             return None  # nothing public to hold the small model against, or none to be made
         if (known := load_stage(self.folder, "edge")) is not None:
             return known
@@ -129,9 +128,9 @@ class Stages:
                 self.folder,
                 values,
                 teacher,
-                test,
-                simulated=True,
+                records.test,
                 seed=simulation_seed(self.plan),
+                given=records.public,
                 progress=self.heard.progress,
             )
         except NotBuiltYet as error:

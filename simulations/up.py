@@ -86,7 +86,7 @@ def _run(plan: Plan, folder: Path, heard: Listener) -> dict[str, Any]:
     rounds = _rounds(plan, lab, folder, job.job, specs)
     values = stages.values(records, rounds) | {"job": job.job}
     values |= stages.baselines(records, specs)
-    values["edge"] = stages.edge(values, records.test, rounds.vector)
+    values["edge"] = stages.edge(values, records, rounds.vector)
     return values
 
 

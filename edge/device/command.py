@@ -6,15 +6,15 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
-from .envelope import load_key
 from .errors import DeviceError
-from .inputs import read_input
-from .names import SIMULATED
-from .predicting import predict
-from .verify import verify_bundle
+from .verbs import Outcome, Verb
+from .verbs_bundle import BUNDLE_VERBS
+from .verbs_home import HOME_VERBS
+
+VERBS: tuple[Verb, ...] = (*BUNDLE_VERBS, *HOME_VERBS)
+"""The whole menu, in the order of ``--help``."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -27,66 +27,39 @@ class _Parser(argparse.ArgumentParser):
 
 def _parser(prog: str) -> argparse.ArgumentParser:
     parser = _Parser(prog=prog, description="Verify a signed bundle, predict with it.")
-    verbs = parser.add_subparsers(dest="verb", required=True)
-    for verb, help_text in (("verify", "check a bundle"), ("predict", "verify, then predict")):
-        command = verbs.add_parser(verb, help=help_text)
-        command.add_argument("bundle", type=Path, metavar="BUNDLE")
-        if verb == "predict":
-            command.add_argument("input", type=Path, metavar="INPUT")
-        command.add_argument("--key", type=Path, required=True, metavar="PEM",
-                             help="trusted public key, obtained out of band")  # fmt: skip
-        command.add_argument("--allow-simulated", action="store_true",
-                             help="accept a bundle from a simulation")  # fmt: skip
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    for verb in VERBS:
+        command = verbs.add_parser(
+            verb.name,
+            help=verb.about,
+            description=verb.about,
+            epilog=f"Example:\n  {prog} {verb.name} {verb.example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        verb.arguments(command)
         command.add_argument("--json", action="store_true", help="one JSON object on stdout")
+        command.set_defaults(run=verb.run)
     return parser
-
-
-def _run(options: argparse.Namespace) -> dict[str, Any]:
-    verified = verify_bundle(
-        options.bundle, [load_key(options.key)], allow_simulated=options.allow_simulated
-    )
-    predicate = verified.predicate
-    answer: dict[str, Any] = {
-        "ok": True,
-        "name": predicate["name"],
-        "version": predicate["version"],
-        "expires": predicate["expires"],
-        "simulated": predicate["simulated"],
-        "selftest_agreement": verified.selftest_agreement,
-        "note": SIMULATED if predicate["simulated"] else "",
-    }
-    if options.verb == "predict":
-        shape = tuple(verified.session.get_inputs()[0].shape[1:])
-        labels, chances = predict(verified, read_input(options.input, shape))
-        answer["labels"] = labels
-        answer["probabilities"] = [[round(float(p), 6) for p in row] for row in chances]
-    return answer
-
-
-def _show(answer: dict[str, Any]) -> None:
-    print(f"verified: {answer['name']}, version {answer['version']}, until {answer['expires']}")
-    print(f"self-test agreement {answer['selftest_agreement']:.3f}")
-    if answer["note"]:
-        print(answer["note"])
-    for label, chances in zip(
-        answer.get("labels", ()), answer.get("probabilities", ()), strict=True
-    ):
-        print(f"{label}\t{max(chances):.4f}")
 
 
 def main(arguments: Sequence[str] | None = None, *, prog: str = "device.py") -> int:
     """Run one verb and return its exit code; ``prog`` is the name in usage lines."""
     options = _parser(prog).parse_args(arguments)
     try:
-        answer = _run(options)
+        outcome: Outcome = options.run(options)
     except DeviceError as error:
-        if options.json:
-            print(json.dumps({"ok": False, "code": error.code, "reason": error.reason}))
-        else:
-            print(f"refused: {error}" if error.exit_code == 77 else str(error), file=sys.stderr)
+        _refuse(error, as_json=options.json)
         return error.exit_code
-    if options.json:
-        print(json.dumps(answer))
+    except KeyboardInterrupt:
+        error = DeviceError("INTERRUPTED", "stopped; run it again", 75)
+        _refuse(error, as_json=options.json)
+        return error.exit_code
+    print(json.dumps(outcome.answer) if options.json else "\n".join(outcome.lines))
+    return outcome.exit_code
+
+
+def _refuse(error: DeviceError, *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps({"ok": False, "code": error.code, "reason": error.reason}))
     else:
-        _show(answer)
-    return 0
+        print(f"refused: {error}" if error.exit_code == 77 else str(error), file=sys.stderr)

@@ -28,3 +28,13 @@ def test_digest_names_contents_shape_and_type() -> None:
     again = PublicSet(name="b", origin="synthetic", x=np.asfortranarray(X), y=Y.copy())
     assert again.digest == sets[0].digest
     assert len(again) == 3
+
+
+def test_made_up_records_say_that_no_data_went_into_them() -> None:
+    for name, origin, free in (
+        ("synthetic:noise", "synthetic", True),
+        ("synthetic:bounds#calibration", "synthetic", True),  # a part of such a set
+        ("collegium:glyphs/mixed/1", "synthetic", False),
+        ("synthetic:noise", "public", False),
+    ):
+        assert PublicSet(name=name, origin=origin, x=X).data_free == free  # type: ignore[arg-type]

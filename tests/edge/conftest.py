@@ -13,14 +13,15 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from torch import nn
 
 from collegium.core.plan import EdgeConfig, ModelRef, Plan, Rounds, SiteRef
+from collegium.core.plan_edge import Distillation
 from collegium.core.signing import generate_key, save_public
 from collegium.data.glyphs import glyph_set
 from collegium.data.public import PublicSet
-from collegium.edge import stage
-from collegium.edge.distill import Distillation
+from collegium.edge import stage, stage_work
 from collegium.models import registry
 
 DIGITS = tuple("0123456789")
+LOOSE = {"min_agreement": 0.5, "max_accuracy_drop": 0.5, "max_auc_drop": 0.5, "prefer": "size"}
 SHORT = Distillation(steps=120, batch=64)
 
 
@@ -77,18 +78,22 @@ def made(teacher: nn.Module, glyphs: PublicSet, tmp_path_factory: pytest.TempPat
     save_public(key.public_key(), folder / "trusted.pub")
     heard: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stage, "Distillation", lambda: SHORT)
+        patch.setattr(stage_work, "recipe_for", lambda *_: SHORT)
         result = stage.make_bundle(
             teacher,
-            plan=make_plan(min_agreement=0.5, max_accuracy_drop=0.5),
+            plan=make_plan(
+                min_agreement=0.5, max_accuracy_drop=0.5, max_auc_drop=0.5, prefer="size"
+            ),
             transfer=glyphs,
             test=test,
-            privacy={"epsilon": 3.0},
-            lineage={"model": "collegium:glyph-cnn", "rounds": 2},
-            key=key,
+            statement=stage.Statement(
+                privacy={"epsilon": 3.0},
+                lineage={"model": "collegium:glyph-cnn", "rounds": 2},
+                global_bytes=434_992,
+                simulated=True,
+            ),
+            edition=stage.Edition(keys=[key]),
             out=folder / "bundle",
-            global_bytes=434_992,
-            simulated=True,
             seed=0,
             progress=lambda name, _share: heard.append(name),
         )

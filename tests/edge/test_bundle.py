@@ -5,13 +5,16 @@ import hashlib
 import io
 import json
 import shutil
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from collegium.core.errors import InvalidInput, OutputExists
+from collegium.core.errors import InvalidInput, OutputExists, Refused
 from collegium.core.signing import generate_key, open_envelope
 from collegium.edge import bundle as room
 from collegium.edge.bundle import Terms, json_bytes, npz_bytes, statement, write_bundle
@@ -38,6 +41,7 @@ def test_statement_names_every_file_and_all_terms() -> None:
     assert predicate["created"] == "2026-01-02T00:00:00+00:00"
     assert predicate["expires"] == "2027-01-02T00:00:00+00:00"  # 365 days
     assert (predicate["version"], predicate["simulated"]) == (3, False)
+    assert predicate["sizes"] == {"labels.json": 2, "model.onnx": 7}
 
 
 def test_same_inputs_same_bytes_and_digest(tmp_path: Path) -> None:
@@ -79,7 +83,7 @@ def test_an_older_bundle_is_replaced_and_nothing_else(tmp_path: Path) -> None:
     assert (mine / "thesis.txt").read_text() == "five years of work"
 
 
-@pytest.mark.parametrize("step", ["write_atomic", "make_envelope", "_put_in_place"])
+@pytest.mark.parametrize("step", ["write_atomic", "make_envelope", "put_in_place"])
 def test_an_interruption_leaves_the_old_bundle(
     step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -115,10 +119,72 @@ def test_a_failed_rename_puts_the_old_bundle_back(
     assert (out / "model.onnx").read_bytes() == b"weights"
 
 
-@pytest.mark.parametrize("name", ["../x", "a/b", ".hidden", "", "bundle.sig", "a\\b"])
+@pytest.mark.parametrize("name", ["../x", "a/b", ".hidden", "", "bundle.sig", "a\\b", "CON", "x."])
 def test_names_that_are_not_plain_are_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(InvalidInput):
         write_bundle(tmp_path / "b", {name: b""}, TERMS, [generate_key()])
+    assert not list(tmp_path.iterdir())
+
+
+def test_names_that_are_one_file_on_some_systems_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput):
+        write_bundle(tmp_path / "b", {"a.md": b"", "A.md": b""}, TERMS, [generate_key()])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"version": 0},
+        {"version": -3},
+        {"valid_days": 0},
+        {"previous": "sha256:abc"},
+        {"previous": "v2"},
+        {"created": datetime(2026, 1, 2)},
+        {"selftest_min_agreement": 1.5},
+        {"selftest_min_agreement": float("nan")},
+    ],
+)
+def test_terms_that_no_device_would_take_are_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(InvalidInput, match="terms"):
+        replace(TERMS, **change)
+
+
+def test_terms_say_the_same_in_every_time_zone() -> None:
+    digest = "sha256:" + "0" * 64
+    there = datetime(2026, 1, 2, 3, tzinfo=timezone(timedelta(hours=3)))
+    told = replace(TERMS, created=there, valid_days=30, previous=digest).predicate()
+    assert told["created"] == "2026-01-02T00:00:00+00:00"
+    assert told["expires"] == "2026-02-01T00:00:00+00:00"
+    assert told["previous"] == digest
+
+
+def test_several_keys_sign_once_each_in_any_order(tmp_path: Path) -> None:
+    keys = [generate_key() for _ in range(3)]
+    digest = write_bundle(tmp_path / "one", FILES, TERMS, keys)
+    assert write_bundle(tmp_path / "two", FILES, TERMS, keys[::-1]) == digest
+    envelopes = [(tmp_path / name / "bundle.sig").read_bytes() for name in ("one", "two")]
+    assert envelopes[0] == envelopes[1]
+    trusted = [key.public_key() for key in keys]
+    open_envelope(envelopes[0], trusted, threshold=3)
+    with pytest.raises(Refused):
+        open_envelope(envelopes[0], trusted[:2], threshold=3)
+
+
+def test_no_key_and_one_key_twice_are_refused(tmp_path: Path) -> None:
+    key = generate_key()
+    for keys in ([], [key, key]):
+        with pytest.raises(InvalidInput, match="keys"):
+            write_bundle(tmp_path / "b", FILES, TERMS, keys)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_private_key_is_never_bundled(tmp_path: Path) -> None:
+    key, other = generate_key(), generate_key()
+    pem = other.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    ssh = other.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
+    for secret in (pem, ssh, b"x" + key.private_bytes_raw() + b"y"):
+        with pytest.raises(Refused, match="private key"):
+            write_bundle(tmp_path / "b", {**FILES, "notes.txt": secret}, TERMS, [key])
     assert not list(tmp_path.iterdir())
 
 

@@ -17,8 +17,9 @@ from collegium.core.plan import EdgeConfig, ModelRef, Plan, Rounds, SiteRef
 from collegium.core.signing import generate_key
 from collegium.data.glyphs import glyph_set
 from collegium.data.public import PublicSet
-from collegium.edge import stage
+from collegium.edge import stage, stage_work
 from collegium.edge.apart import verify_apart
+from collegium.edge.distill import Distilled
 from collegium.edge.stage import make_bundle, skipped
 from collegium.models import registry
 
@@ -28,12 +29,9 @@ def arguments(plan: Plan, transfer: PublicSet, test: PublicSet, out: Path) -> di
         "plan": plan,
         "transfer": transfer,
         "test": test,
-        "privacy": {},
-        "lineage": {},
-        "key": generate_key(),
+        "statement": stage.Statement(privacy={}, lineage={}, global_bytes=434_992, simulated=False),
+        "edition": stage.Edition(keys=[generate_key()]),
         "out": out,
-        "global_bytes": 434_992,
-        "simulated": False,
         "seed": 0,
     }
 
@@ -45,13 +43,14 @@ def read(made: Any, name: str) -> dict[str, Any]:
 def test_result_agrees_with_the_bundle(made: Any) -> None:
     result, parity = made.result, read(made, "parity.json")
     assert result.verified and result.reason == ""
-    assert (result.recipe, result.student) == ("int8-static", "cnn:tiny")
+    assert result.recipe.startswith("int8-static") and result.student == "cnn:tiny"
     assert result.size_bytes == (made.folder / "model.onnx").stat().st_size
     assert result.size_ratio == pytest.approx(434_992 / result.size_bytes, abs=1e-3)
     assert result.size_ratio >= 10
-    assert [row["recipe"] for row in result.candidates] == ["fp32", "int8-static"]
+    names = [row["recipe"] for row in result.candidates]
+    assert names[:2] == ["fp32", "int8-static"] and len(set(names)) == len(names)
     assert parity["candidates"] == json.loads(json.dumps(result.candidates))
-    assert parity["chosen"] == result.recipe and "0.1 ms" in parity["rule"]
+    assert parity["chosen"] == result.recipe and "smallest" in parity["rule"]
     assert list(dict.fromkeys(made.heard)) == [
         "distil",
         "export",
@@ -104,12 +103,13 @@ def test_a_failed_gate_is_a_result_without_a_bundle(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """An untrained student agrees by chance only."""
-    monkeypatch.setattr(stage, "distil", lambda *_, **__: 0.0)
+    untrained = Distilled(loss=0.0, steps=0, kept_step=0)
+    monkeypatch.setattr(stage_work, "distil", lambda *_, **__: untrained)
     out = tmp_path / "bundle"
     found = make_bundle(teacher, **arguments(plan_with(), glyphs, glyph_set(64, seed=5), out))
     assert not found.verified and found.recipe == "none" and found.bundle_sha256 == ""
     assert "agrees with the global model" in found.reason
-    assert len(found.candidates) == 2 and not any(c["verdict"]["ok"] for c in found.candidates)
+    assert len(found.candidates) >= 2 and not any(c["verdict"]["ok"] for c in found.candidates)
     assert not list(tmp_path.iterdir())
 
 
@@ -129,8 +129,8 @@ def test_private_origin_is_refused(
 def test_too_little_data_and_foreign_folders(
     teacher: nn.Module, glyphs: PublicSet, plan_with: Callable[..., Plan], tmp_path: Path
 ) -> None:
-    few = PublicSet(name="few", origin="synthetic", x=glyphs.x[:100])
-    with pytest.raises(InvalidInput, match="100 transfer"):
+    few = PublicSet(name="few", origin="synthetic", x=glyphs.x[:90])
+    with pytest.raises(InvalidInput, match="90 transfer"):
         make_bundle(teacher, **arguments(plan_with(), few, glyphs, tmp_path / "b"))
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(OutputExists):
@@ -174,7 +174,7 @@ def test_full_distillation_reaches_the_gate(
 ) -> None:
     """The shipped settings on the shipped model: the plan's own limits, glyphs never seen."""
     given = arguments(
-        plan_with(), glyph_set(12_000, seed=3), glyph_set(2000, seed=4), tmp_path / "b"
+        plan_with(prefer="size"), glyph_set(12_000, seed=3), glyph_set(2000, seed=4), tmp_path / "b"
     )
     found = make_bundle(teacher, **given)
     assert found.verified, found.reason
@@ -215,7 +215,7 @@ def test_a_plan_without_an_edge_stage_says_why(plan: Plan, why: str, tmp_path: P
     assert not list(tmp_path.iterdir())
 
 
-def test_records_that_no_public_set_is_like_are_not_built_yet(
+def test_a_transfer_set_of_other_records_is_refused(
     glyphs: PublicSet, plan_with: Callable[..., Plan], tmp_path: Path
 ) -> None:
     assert skipped(plan_with()) == ""
@@ -225,8 +225,12 @@ def test_records_that_no_public_set_is_like_are_not_built_yet(
         x=np.zeros((4, 28, 28, 1), dtype=np.uint8),
         y=np.zeros(4, int),
     )
-    with pytest.raises(NotBuiltYet, match=r"\(8, 8\).*\(28, 28, 1\)"):
+    with pytest.raises(InvalidInput, match=r"\(8, 8\).*\(28, 28, 1\)"):
         make_bundle(nn.Identity(), **arguments(plan_with(), glyphs, images, tmp_path / "b"))
+    drawn = plan_with(transfer="collegium:glyphs")
+    stage.require_ready(drawn, (8, 8))
+    with pytest.raises(InvalidInput, match=r"\(8, 8\).*\(28, 28\)"):
+        stage.require_ready(drawn, (28, 28))
 
 
 def test_a_missing_number_does_not_end_the_stage(tmp_path: Path) -> None:

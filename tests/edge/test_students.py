@@ -4,35 +4,73 @@ import pytest
 import torch
 from torch import nn
 
-from collegium.core.errors import InvalidInput, NotBuiltYet
+from collegium.core.errors import InvalidInput
+from collegium.core.plan_edge import Distillation
+from collegium.core.plan_model import ModelRef
 from collegium.edge.students import (
     SAME,
-    SHRINK,
+    SMALL,
     TINY,
     build_student,
     parameter_count,
+    recipe_for,
     resolve_student,
+)
+from collegium.models import registry
+from collegium.models.heads import Headed
+from collegium.models.images import ImagePreprocess
+
+TABLE = ModelRef(
+    name="tabular:mlp",
+    task="classification",
+    classes=("a", "b"),
+    bounds={"x": (0.0, 100.0), "y": (-1.0, 1.0)},
+    options={"hidden": 128},
 )
 
 
-def test_auto_is_tiny_for_images_and_same_for_rows() -> None:
+def test_auto_is_tiny_for_small_images_small_for_others_and_same_for_rows() -> None:
     assert resolve_student("auto", (8, 8)) == TINY
+    assert resolve_student("auto", (16, 12, 1)) == TINY
+    assert resolve_student("auto", (28, 28, 1)) == SMALL
     assert resolve_student("auto", (30,)) == SAME
+    assert resolve_student("auto", (64,), kind="text") == SAME
 
 
-def test_names_of_later_versions_and_misfits() -> None:
-    with pytest.raises(NotBuiltYet):
-        resolve_student("cnn:large", (8, 8))
-    with pytest.raises(InvalidInput):
-        resolve_student(TINY, (30,))
+def test_auto_is_never_larger_than_its_teacher() -> None:
+    """A glyph-sized teacher of 640 parameters is already smaller than any student."""
+    first = ImagePreprocess(None, (0.5,), (0.5,))
+    small = Headed(first, nn.Sequential(nn.Flatten()), nn.Linear(64, 10))
+    assert resolve_student("auto", (8, 8, 1), teacher=small) == SAME
+    middle = Headed(first, nn.Sequential(nn.Flatten()), nn.Linear(28 * 28, 200))
+    assert resolve_student("auto", (28, 28, 1), teacher=middle) == TINY  # of 157,000 parameters
+    assert isinstance(build_student("auto", small, shape=(8, 8, 1), classes=10, seed=0), Headed)
 
 
-def test_tiny_is_five_times_smaller_and_reads_raw_pixels(teacher: nn.Module) -> None:
+@pytest.mark.parametrize(
+    "name", ["cnn:huge", "mlp:8", "layers:0", "layers:two", "size:-1", "qat:a"]
+)
+def test_unknown_names(name: str) -> None:
+    with pytest.raises(InvalidInput, match="no student"):
+        resolve_student(name, (8, 8))
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "kind"),
+    [(TINY, (30,), None), ("mlp:small", (8, 8), None), ("mlp:small", (64,), "text")],
+)
+def test_misfits(name: str, shape: tuple[int, ...], kind: str | None) -> None:
+    with pytest.raises(InvalidInput, match="cannot read"):
+        resolve_student(name, shape, kind=kind)  # type: ignore[arg-type]
+
+
+def test_tiny_is_that_of_the_demo_and_reads_raw_pixels(teacher: nn.Module) -> None:
+    """24, 32 and 28 channels: 216 + 6,912 + 8,064 weights, 168 of BatchNorm, 4,490 of the head."""
     student = build_student("auto", teacher, shape=(8, 8), classes=10, seed=0)
-    assert parameter_count(student) * SHRINK <= parameter_count(teacher)
+    assert parameter_count(student) == 216 + 6912 + 8064 + 168 + 4490
     assert student(torch.full((3, 8, 8), 16.0)).shape == (3, 10)
     children = [name for name, _ in student.named_children()]
-    assert children[0] == "preprocess"
+    assert children == ["preprocess", "body", "head"]
 
 
 def test_same_seed_same_student_and_global_seed_untouched(teacher: nn.Module) -> None:
@@ -53,11 +91,38 @@ def test_same_is_a_copy(teacher: nn.Module) -> None:
 
 def test_a_teacher_that_is_already_small_is_refused() -> None:
     small = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
-    small.preprocess = nn.Identity()
-    with pytest.raises(InvalidInput, match="5 times smaller"):
-        build_student(TINY, small, shape=(8, 8), classes=10, seed=0)
+    small.preprocess = ImagePreprocess(None, (0.5,), (0.5,))
+    with pytest.raises(InvalidInput, match="smaller than its teacher"):
+        build_student(TINY, small, shape=(8, 8, 1), classes=10, seed=0)
 
 
 def test_a_teacher_without_preprocess_is_refused() -> None:
     with pytest.raises(InvalidInput, match="preprocess"):
         build_student(TINY, nn.Linear(64, 10), shape=(8, 8), classes=10, seed=0)
+
+
+def test_the_students_of_a_table_keep_what_the_sites_have_fitted() -> None:
+    from collegium.models.preprocess import Standardise
+
+    teacher = registry.build(TABLE)
+    first = teacher.get_submodule("preprocess")
+    first.standardise = Standardise(2, clip=3.0)
+    first.standardise.mean.copy_(torch.tensor([0.25, -0.5]))
+    student = build_student("mlp:small", teacher, shape=(2,), classes=2, seed=0, model=TABLE)
+    x = torch.tensor([[30.0, 0.5], [500.0, -1.0]])
+    assert torch.equal(student.get_submodule("preprocess")(x), first(x))
+    assert student(x).shape == (2, 2)
+    hidden = 2 * 32 + 32 + 32 * 32 + 32
+    assert parameter_count(student) == hidden + 32 * 2 + 2
+
+
+def test_an_open_model_needs_the_plan(teacher: nn.Module) -> None:
+    with pytest.raises(InvalidInput, match="open model"):
+        build_student("cifar:resnet20", teacher, shape=(8, 8), classes=10, seed=0)
+
+
+def test_the_plan_decides_how_a_student_is_trained() -> None:
+    asked = Distillation(steps=7)
+    assert recipe_for("layers:3", asked) is asked
+    assert recipe_for(TINY) == Distillation()
+    assert recipe_for("layers:3").learning_rate < recipe_for(TINY).learning_rate

@@ -1,0 +1,140 @@
+"""A device's home as one object: pull, rollback, health, and the bundle that runs.
+
+home = Home(Path("home"))
+home.pull()
+labels, chances = home.load().predict(x)
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from .envelope import fingerprint_of, read_key
+from .errors import DeviceError
+from .fetch_web import check_address
+from .health import health
+from .installed import Moved, require_current, trust_of, verify_installed
+from .predicting import Verified
+from .pull import Pulling, pull
+from .rollback import roll_back
+from .store import (
+    SETTINGS_FILE,
+    STATE_FILE,
+    Settings,
+    State,
+    Store,
+    disk_error,
+    settings_text,
+    write_whole,
+)
+
+
+def is_home(path: Path) -> bool:
+    """Return whether this folder is a device's home."""
+    return (path / SETTINGS_FILE).is_file()
+
+
+class Home:
+    """The folder in which a device keeps what it trusts and what it runs."""
+
+    def __init__(self, path: Path) -> None:
+        self._store = Store(path)
+        if not is_home(path):
+            why = f"{path.name} is no home of a device (no {SETTINGS_FILE}); `init` makes one"
+            raise DeviceError("MISSING", why, 66)
+
+    def pull(self, options: Pulling | None = None) -> Moved:
+        """Take the newest version that is offered; raises ``DeviceError`` and changes nothing."""
+        return pull(self._store, options)
+
+    def rollback(
+        self,
+        *,
+        allow_simulated: bool = False,
+        allow_expired: bool = False,
+        clock: datetime | None = None,
+    ) -> Moved:
+        """Go back to the version before and never take the present one again."""
+        trust = trust_of(
+            self._store.settings(), allow_simulated=allow_simulated, allow_expired=allow_expired
+        )
+        return roll_back(self._store, trust, clock)
+
+    def health(
+        self,
+        *,
+        allow_simulated: bool = False,
+        allow_expired: bool = False,
+        clock: datetime | None = None,
+    ) -> dict[str, Any]:
+        """Return plain values about this device; "ok" is whether it may predict."""
+        trust = trust_of(
+            self._store.settings(), allow_simulated=allow_simulated, allow_expired=allow_expired
+        )
+        return health(self._store, trust, clock)
+
+    def load(
+        self,
+        *,
+        allow_simulated: bool = False,
+        allow_expired: bool = False,
+        allow_withdrawn: bool = False,
+        clock: datetime | None = None,
+    ) -> Verified:
+        """Return the bundle that runs, every byte checked; raises ``DeviceError``."""
+        trust = trust_of(
+            self._store.settings(), allow_simulated=allow_simulated, allow_expired=allow_expired
+        )
+        state = self._store.state()
+        current = require_current(state, allow_withdrawn=allow_withdrawn)
+        try:
+            return verify_installed(self._store, state, current, trust, clock)
+        except DeviceError:
+            state = self._store.state()
+            moved = require_current(state, allow_withdrawn=allow_withdrawn)
+            if moved == current:
+                raise
+        # two pulls went by while it was read: what ran then is gone, and this runs now
+        return verify_installed(self._store, state, moved, trust, clock)
+
+
+def make_home(path: Path, settings: Settings) -> Settings:
+    """Make a new home; ``settings.keys`` may name PEM files. Returns what was written.
+
+    ``device.toml`` comes last: without it a folder is no home. Raises ``DeviceError``: 64 for
+    settings that cannot work, 73 where a home is already.
+    """
+    if is_home(path):
+        why = f"{path.name} is a home already; edit its {SETTINGS_FILE}, or name another folder"
+        raise DeviceError("EXISTS", why, 73)
+    keys = tuple(dict.fromkeys(fingerprint_of(read_key(key)) for key in settings.keys))
+    if not keys or not 1 <= settings.threshold <= len(keys):
+        why = f"--threshold {settings.threshold} with {len(keys)} keys: none could be enough"
+        raise DeviceError("USAGE", why, 64)
+    for key in settings.revoked:
+        read_key(key)  # a mistyped one would revoke nothing
+    url, ca = _place_of(settings), str(Path(settings.ca).resolve()) if settings.ca else ""
+    whole = replace(settings, url=url, keys=keys, ca=ca)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise disk_error(error) from None
+    store = Store(path)
+    if not (path / STATE_FILE).exists():
+        store.save(State(name=settings.name))
+    write_whole(path / SETTINGS_FILE, settings_text(whole).encode())
+    return whole
+
+
+def _place_of(settings: Settings) -> str:
+    """Return the address as it is kept: a folder in full, a web address as it was given."""
+    url = settings.url
+    if not url.isprintable():
+        raise DeviceError("BAD ADDRESS", "it holds control characters", 64)
+    if "://" in url and not url.startswith("file://"):
+        check_address(url, allow_http=settings.allow_http)
+        return url.rstrip("/")
+    return str(Path(url.removeprefix("file://")).resolve())

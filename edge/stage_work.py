@@ -1,0 +1,173 @@
+"""The steps of one edge stage before the gate: public inputs, student, candidates."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from ..core.errors import InvalidInput
+from ..core.plan import Plan
+from ..data.public import PublicSet
+from ..data.transfer import GLYPH_SET, GLYPH_SHAPE
+from ..models import registry
+from ..privacy.origin import require_releasable
+from .distill import distil
+from .distill_vary import reads_of
+from .export import export_onnx, raw_dtype
+from .inputs_json import sample_texts
+from .papers import Inputs
+from .quantize import quantize, recipes
+from .students import SAME, build_student, parameter_count, recipe_for, resolve_student
+
+log = logging.getLogger(__name__)
+
+CALIBRATION, SELFTEST = 512, 32  # records of the transfer set, where it has so many
+LEAST_CALIBRATION = 64
+
+Progress = Callable[[str, float], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Statement:
+    """What the run says of the model, for the papers; ``audit`` is its audit.json or None."""
+
+    privacy: Mapping[str, Any]
+    lineage: Mapping[str, Any]
+    global_bytes: int
+    simulated: bool
+    audit: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """What every step of one stage shares; ``texts`` are the self-test's, of text models."""
+
+    teacher: nn.Module
+    plan: Plan
+    inputs: Inputs
+    statement: Statement
+    seed: int
+    progress: Progress
+    texts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Student:
+    """The small model, trained: its kind, its size, and the settings that it learned with."""
+
+    model: nn.Module
+    kind: str
+    parameters: int
+    settings: Mapping[str, Any] | None = None
+
+
+def raw(x: NDArray[np.generic]) -> NDArray[Any]:
+    """Return records (n, ...) in the type that the graph reads: uint8, int32 or float32."""
+    return x.astype(raw_dtype(x.dtype), copy=False)
+
+
+def inputs_of(plan: Plan, transfer: PublicSet, test: PublicSet) -> tuple[Inputs, tuple[str, ...]]:
+    """Name the sets by their use, and return the texts of a text model's self-test.
+
+    Calibration and self-test are parts of the transfer set; a text model's self-test is made of
+    synthetic texts, so that the device's tokenizer is tested, too. Raises ``Refused`` for private
+    records and ``InvalidInput`` for too few.
+    """
+    require_releasable(transfer.origin, "distillation, calibration and self-test")
+    require_releasable(test.origin, "the parity gate")
+    needed = LEAST_CALIBRATION + SELFTEST
+    if len(transfer) < needed or len(test) == 0:
+        raise InvalidInput(
+            f"{len(transfer)} transfer and {len(test)} test records",
+            why=f"the edge stage needs at least {needed} and 1",
+            cure="give larger public or synthetic sets",
+        )
+    if transfer.x.shape[1:] != test.x.shape[1:]:
+        raise _unlike(transfer.name, transfer.x.shape[1:], test.x.shape[1:])
+    cut = min(CALIBRATION, len(transfer) - SELFTEST)
+    texts: tuple[str, ...] = ()
+    selftest = _part(transfer, "selftest", cut, cut + SELFTEST)
+    if registry.input_kind(plan.model) == "text":
+        texts = tuple(sample_texts(SELFTEST))
+        x = registry.encode(plan.model, np.array(texts))
+        selftest = PublicSet(name="synthetic:texts", origin="synthetic", x=x)
+    found = Inputs(
+        transfer=transfer,
+        calibration=_part(transfer, "calibration", 0, cut),
+        selftest=selftest,
+        parity=test,
+    )
+    return found, texts
+
+
+def require_ready(plan: Plan, shape: tuple[int, ...]) -> None:
+    """Raise ``InvalidInput`` for a student or transfer set that is not of records like these.
+
+    Asked before the first round, so that a wrong name does not cost a run its last stage.
+    """
+    resolve_student(plan.edge.student, shape, kind=registry.input_kind(plan.model))
+    if plan.edge.transfer == GLYPH_SET and shape != GLYPH_SHAPE:
+        raise _unlike(GLYPH_SET, GLYPH_SHAPE, shape)
+
+
+def student_of(work: Work) -> Student:
+    """Return the trained student, or the teacher itself."""
+    plan, transfer = work.plan, work.inputs.transfer
+    shape = transfer.x.shape[1:]
+    kind = resolve_student(
+        plan.edge.student, shape, kind=registry.input_kind(plan.model), teacher=work.teacher
+    )
+    student = build_student(
+        kind,
+        work.teacher,
+        shape=shape,
+        classes=len(plan.model.classes),
+        seed=work.seed,
+        model=plan.model,
+    )
+    count = parameter_count(student)
+    if kind == SAME:
+        return Student(model=student, kind=kind, parameters=count)
+    recipe = recipe_for(kind, plan.distillation)
+    done = distil(
+        work.teacher,
+        student,
+        transfer,
+        recipe=recipe,
+        seed=work.seed,
+        reads=reads_of(plan.model),
+        progress=lambda share: work.progress("distil", share),
+    )
+    log.info("distilled '%s' in %d steps, loss %.4f", kind, done.steps, done.loss)
+    settings = asdict(recipe) | {"steps": done.steps, "kept_step": done.kept_step}
+    return Student(model=student, kind=kind, parameters=count, settings=settings)
+
+
+def candidates_of(work: Work, student: nn.Module) -> dict[str, bytes]:
+    """Return ONNX bytes by recipe, fp32 first."""
+    edge = work.plan.edge
+    work.progress("export", 0.0)
+    exported = export_onnx(student, raw(work.inputs.selftest.x))
+    work.progress("quantize", 0.0)
+    return {
+        recipe: quantize(exported, recipe, work.inputs.calibration, edge.target)
+        for recipe in recipes(exported, edge.recipe, edge.target)
+    }
+
+
+def _part(whole: PublicSet, use: str, start: int, stop: int) -> PublicSet:
+    return PublicSet(name=f"{whole.name}#{use}", origin=whole.origin, x=whole.x[start:stop])
+
+
+def _unlike(name: str, shape: tuple[int, ...], wanted: tuple[int, ...]) -> InvalidInput:
+    return InvalidInput(
+        f"the transfer set '{name}' holds records of shape {shape}",
+        why=f"those of the test part have the shape {wanted}",
+        cure='name a transfer set that fits in [edge], or write student = "none"',
+    )
