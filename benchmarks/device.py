@@ -110,10 +110,12 @@ def words_of(case: str, folder: Path) -> list[str]:
 
 def measured(words: list[str]) -> tuple[float, int]:
     """Run a process; return its CPU seconds (user and system) and its peak memory in bytes."""
-    with subprocess.Popen(words, stdout=subprocess.DEVNULL) as process:
+    with tempfile.TemporaryFile() as heard, subprocess.Popen(words, stdout=heard) as process:
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
+        heard.seek(0)
+        answered = heard.read()
+    if process.returncode or not answered.startswith((b"verified", b"usage")):
         raise SystemExit(f"the device process ended with {process.returncode}: {words}")
     scale = 1 if sys.platform == "darwin" else 1024
     return usage.ru_utime + usage.ru_stime, usage.ru_maxrss * scale

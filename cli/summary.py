@@ -73,7 +73,8 @@ def _facts(values: Mapping[str, Any], folder: Path) -> Iterator[tuple[str, Text]
         shape = f"{clean(edge['recipe'])}, {size(edge['size_bytes'])}"
         smaller = shrinkage(edge["size_ratio"])
         agreement = f"agrees with the global model in {edge['agreement']:.1%}"
-        line = Text(f"{shape}, {smaller}, {agreement}, ")
+        free = "data-free, " if edge.get("data_free") else ""
+        line = Text(f"{shape}, {smaller}, {agreement}, {free}")
         yield "edge", line.append("verified", style="green")
     elif edge:
         reason = clean(edge.get("reason") or "no candidate passed the gate")

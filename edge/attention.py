@@ -11,6 +11,7 @@ MASKED = -60.0
 that are not 45 below its own: too little for a float32 to see. The exporter's -3.4e38 gives
 numbers below 1.2e-38 on the way, with which processors count many times slower (measured on
 MiniLM-L6, 34 of 128 tokens: 9.3 instead of 13.4 ms)."""
+_RESHAPING = ("Unsqueeze", "Expand", "Reshape", "Cast")
 _LOW = -1e4  # what is added to a score and lies below this is a mask
 
 
@@ -60,11 +61,13 @@ def _drop_guards(graph: GraphProto) -> None:
 
 def _is_added_to_scores(node: NodeProto, users: dict[str, list[NodeProto]]) -> bool:
     """Return whether all that becomes of the node's values is a sum under a softmax."""
-    sums = users.get(node.output[0], [])
-    return bool(sums) and all(
-        each.op_type == "Add"
+    found = users.get(node.output[0], [])
+    return bool(found) and all(
+        _is_added_to_scores(each, users)
+        if each.op_type in _RESHAPING
+        else each.op_type == "Add"
         and [user.op_type for user in users.get(each.output[0], [])] == ["Softmax"]
-        for each in sums
+        for each in found
     )
 
 

@@ -20,7 +20,7 @@ from .compact import INPUT, OUTPUT
 
 OPSET = 20
 _NODE = re.compile(r"translating node %(\w+)")
-_OPERATOR = re.compile(r"op='([\w.]+)'")
+_OPERATOR = re.compile(r"(?:op='|target=torch\.ops\.)([\w.]+)")
 _CURE = 'replace that layer, or distil into a student: [edge] student = "auto"'
 
 
@@ -121,7 +121,9 @@ def _untranslatable(program: torch.export.ExportedProgram, error: Exception) -> 
     layer = kind = ""
     if node is not None:
         with contextlib.suppress(Exception):  # the program may not decompose a second time
-            layer, kind = _owner(program.run_decompositions(), node[1])
+            layer, kind = _owner(program, node[1])
+            if not kind:
+                layer, kind = _owner(program.run_decompositions(), node[1])
     return InvalidInput(
         f"the layer '{layer or 'model'}'{f' ({kind})' if kind else ''} cannot be exported",
         why=f"ONNX has nothing for its operator {operator[1] if operator else '(unnamed)'}",

@@ -94,8 +94,10 @@ class RowNormalise(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (batch, height, width, 1 or 3) of 0..255 to normalised (batch, 3, height, width)."""
         shift, scale = self.get_buffer("shift"), self.get_buffer("scale")
-        _, height, width, _ = x.shape
-        rows = x.expand(-1, -1, -1, len(shift)).reshape(-1, height, width * len(shift))
+        _, height, width, colours = x.shape
+        if colours != len(shift):
+            x = x.expand(-1, -1, -1, len(shift))
+        rows = x.reshape(-1, height, width * len(shift))
         rows = (rows - shift.repeat(width)) / scale.repeat(width)
         return rows.reshape(-1, height, width, len(shift)).permute(0, 3, 1, 2)
 

@@ -19,7 +19,12 @@ Joined from Collegium's edge/device/; `python device.py --help` lists the verbs.
 from __future__ import annotations
 
 '''
-FOOTER = '\n\nif __name__ == "__main__":\n    sys.exit(main())\n'
+FOOTER = """
+
+if __name__ == "__main__":
+    return_memory_early()
+    sys.exit(main())
+"""
 LINE = 100
 STATEMENTS = (ast.FunctionDef, ast.ClassDef, ast.Assign, ast.AnnAssign)
 

@@ -21,7 +21,18 @@ from .apart import verify_apart
 from .bundle import Terms, require_replaceable, write_bundle
 from .edition import Edition
 from .export import OPSET
-from .parity import Limits, Parity, answers, choose, is_timed, limits_of, measure, time_all
+from .papers import Inputs
+from .parity import (
+    Limits,
+    Parity,
+    answers,
+    choose,
+    is_timed,
+    limits_of,
+    measure,
+    time_all,
+    together,
+)
 from .parity_figures import figures_of
 from .since import compare, require_not_worse
 from .stage_files import Chosen, files_of, form_files
@@ -134,6 +145,7 @@ def make_bundle(
     work = Work(
         teacher=teacher,
         plan=plan,
+        transfer=transfer,
         inputs=inputs,
         statement=statement,
         seed=seed,
@@ -141,8 +153,7 @@ def make_bundle(
         texts=texts,
     )
     student = student_of(work)
-    if plan.distillation is not None and plan.distillation.patience:
-        work = replace(work, inputs=replace(inputs, early_stopping=transfer))
+    work = replace(work, inputs=_used(inputs, student, transfer))
     found = _measured(work, student, known)
     try:
         row = choose(found.rows, plan.edge.recipe, plan.edge.prefer)
@@ -152,6 +163,14 @@ def make_bundle(
         missed = _result(work, found, best)
         return replace(missed, recipe="none", reason=error.why)
     return _shipped(work, found, row, edition, out)
+
+
+def _used(inputs: Inputs, student: Student, transfer: PublicSet) -> Inputs:
+    """Return the sets that were used: an untrained model has learned from none."""
+    if student.settings is None:
+        return replace(inputs, transfer=None)
+    patient = bool(student.settings["patience"])
+    return replace(inputs, early_stopping=transfer if patient else None)
 
 
 def _measured(work: Work, student: Student, known: Mapping[str, Timing] | None) -> _Measured:
@@ -266,7 +285,8 @@ def _verify(work: Work, chosen: Chosen, out: Path, edition: Edition) -> str:
         return "no record of the test part is one that a device reads"
     most = records_at_once(work.teacher, x)
     x = x[np.linspace(0, len(x) - 1, min(most, len(x))).round().astype(np.int64)]
-    found = answers(device.open_session(chosen.model), x, most).argmax(axis=1)
+    at_once = together(chosen.row.recipe, x, most)
+    found = answers(device.open_session(chosen.model), x, at_once).argmax(axis=1)
     labels = [work.plan.model.classes[index] for index in found]
     public = edition.keys[0].public_key()
     return verify_apart(out, public, x, labels, simulated=work.statement.simulated)
@@ -295,7 +315,7 @@ def _result(work: Work, found: _Measured, row: Parity) -> EdgeResult:
         student=student.kind,
         parameters=student.parameters,
         simulated=statement.simulated,
-        transfer=work.inputs.transfer.name,
+        transfer=work.inputs.transfer.name if work.inputs.transfer else "",
         data_free=work.inputs.data_free,
         teacher=dict(found.teacher),
         timings={digest: timing.row() for digest, timing in found.timings.items()},

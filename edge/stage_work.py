@@ -50,6 +50,7 @@ class Work:
 
     teacher: nn.Module
     plan: Plan
+    transfer: PublicSet
     inputs: Inputs
     statement: Statement
     seed: int
@@ -118,7 +119,7 @@ def require_ready(plan: Plan, shape: tuple[int, ...]) -> None:
 
 def student_of(work: Work) -> Student:
     """Return the trained student, or the teacher itself."""
-    plan, transfer = work.plan, work.inputs.transfer
+    plan, transfer = work.plan, work.transfer
     shape = transfer.x.shape[1:]
     kind = resolve_student(
         plan.edge.student, shape, kind=registry.input_kind(plan.model), teacher=work.teacher

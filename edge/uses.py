@@ -24,13 +24,14 @@ def about(found: PublicSet) -> dict[str, Any]:
 class Inputs:
     """The sets that touched the model after training; ``PublicSet`` refuses private ones.
 
-    ``transfer`` taught the student, ``calibration`` set the ranges of int8, ``selftest`` gives
-    the device's vectors, ``parity`` is what all figures quote. None where a step did not happen:
+    ``transfer`` taught the student (None: the global model itself ships), ``calibration`` set
+    the ranges of int8, ``selftest`` gives the device's vectors, ``parity`` is what all figures
+    quote. None where a step did not happen:
     ``temperature`` (fitted on it), ``early_stopping`` (stopped training), ``field`` (on which
     the bundle in the field was compared).
     """
 
-    transfer: PublicSet
+    transfer: PublicSet | None
     calibration: PublicSet
     parity: PublicSet
     selftest: PublicSet
@@ -61,4 +62,4 @@ class Inputs:
     @property
     def data_free(self) -> bool:
         """Return whether the student learned from noise alone."""
-        return self.transfer.name.partition("#")[0] == NOISE
+        return self.transfer is not None and self.transfer.name.partition("#")[0] == NOISE

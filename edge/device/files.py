@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 from .errors import DeviceError
+
+PART_BYTES = 1 << 16
 
 
 def read_limited(path: Path, limit: int) -> bytes:
@@ -19,3 +22,18 @@ def read_limited(path: Path, limit: int) -> bytes:
     if len(raw) > limit:
         raise DeviceError("TOO LARGE", f"{path.name} has more than {limit} bytes")
     return raw
+
+
+def digest_of_file(path: Path, limit: int) -> str:
+    """Return a file's SHA-256 in hexadecimal, "" when it has more than ``limit`` bytes."""
+    found, size = hashlib.sha256(), 0
+    try:
+        with path.open("rb") as stream:
+            while part := stream.read(PART_BYTES):
+                found.update(part)
+                size += len(part)
+                if size > limit:
+                    return ""
+    except OSError as error:
+        raise DeviceError("MISSING", f"{path.name} cannot be read: {error.strerror}", 66) from None
+    return found.hexdigest()

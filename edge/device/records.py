@@ -53,7 +53,7 @@ def _checked(x: np.ndarray, form: Form, where: str) -> np.ndarray:
     numbers = x[:, : len(form.numbers)] if form.kind == "table" else x
     if form.kind == "table" and form.missing != "refuse":
         numbers = np.where(np.isnan(numbers), 0, numbers)  # missing, which the model reads
-    if not np.isfinite(numbers).all():
+    if numbers.dtype.kind == "f" and not np.isfinite(numbers).all():
         raise bad_input(f"{where}: records must be finite numbers of shape {shape}")
     if form.kind == "table":
         _require_categories(x, form, where)

@@ -67,11 +67,12 @@ def selftest(
 def _questions(raw: bytes, form: Form) -> Questions:
     try:
         arrays = npz_arrays(raw)
-        x, labels = as_records(arrays["x"], form, None, "x"), arrays["labels"]
+        x, labels = arrays["x"], arrays["labels"]
         texts = tuple(str(text) for text in arrays.get("texts", np.empty(0, dtype="U1")).ravel())
         if not 0 < len(x) <= MOST_QUESTIONS or labels.shape != (len(x),):
             raise ValueError("as many answers as questions")
         asked = max(LEAST_ASKED, MOST_ASKED // int(np.prod(form.shape)))
+        x = as_records(x[:asked], form, None, "x")
     except (ValueError, KeyError, DeviceError):
         raise DeviceError("SELFTEST", "selftest.npz holds no questions of this form") from None
-    return Questions(x=x[:asked], labels=labels[:asked], texts=texts[:asked])
+    return Questions(x=x, labels=labels[:asked], texts=texts[:asked])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import onnxruntime as ort
 
@@ -16,8 +18,8 @@ TYPES = {
 }
 
 
-def open_session(model: bytes) -> ort.InferenceSession:
-    """Return a session on these ONNX bytes: CPU, one thread, the runtime's warnings hushed."""
+def open_session(model: bytes | Path) -> ort.InferenceSession:
+    """Return a session on ONNX bytes, or on a file: CPU, one thread, no warnings."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
@@ -27,7 +29,11 @@ def open_session(model: bytes) -> ort.InferenceSession:
     options.enable_cpu_mem_arena = False
     options.enable_mem_pattern = False
     options.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
-    session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    session = ort.InferenceSession(
+        model if isinstance(model, bytes) else str(model),
+        options,
+        providers=["CPUExecutionProvider"],
+    )
     if hasattr(session, "_model_bytes"):
         session._model_bytes = None  # kept for a second provider, which a device does not have
     return session

@@ -201,10 +201,9 @@ def state_from(table: dict[str, Any]) -> State:
 def _installed(table: dict[str, Any] | None) -> Installed | None:
     if table is None:
         return None
-    found = Installed(**table)
-    if not are_plain([found.folder]) or not isinstance(found.version, int):
+    if not are_plain([table["folder"]]) or not isinstance(table["version"], int):
         raise ValueError("installed")
-    return found
+    return Installed(**table)
 
 
 def _check_settings(settings: Settings) -> None:

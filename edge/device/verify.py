@@ -15,8 +15,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from .envelope import signed_payload
 from .errors import DeviceError, bad_file
-from .files import read_limited
+from .files import digest_of_file, read_limited
 from .forms import DTYPES, Form, parse_form
+from .model_file import HeldModel, hold_model
 from .names import (
     FORM_FILE,
     LABELS_FILE,
@@ -28,11 +29,11 @@ from .names import (
 )
 from .predicting import Verified
 from .selftest import selftest
-from .session import TYPES, open_session, records_at_once
+from .session import TYPES, records_at_once
 from .statement import check_terms, parse_statement, signed_sizes
 from .texts import tokenizer_of
 
-KEPT = (MODEL_FILE, FORM_FILE, LABELS_FILE, VOCABULARY_FILE)
+KEPT = (FORM_FILE, LABELS_FILE, VOCABULARY_FILE)
 """What the device itself reads; of the papers it needs the digest alone, and the questions of
 the self-test are read, and hashed, again when the model's own bytes are gone."""
 MOST_CLASSES = 1 << 16
@@ -66,31 +67,56 @@ def verify_bundle(
         predicate, allow_simulated=allow_simulated, now=now or datetime.now(UTC), expired=expired
     )
     sizes = signed_sizes(subjects, predicate)
-    files = checked_files(bundle, subjects, sizes)
+    files, model = checked_files(bundle, subjects, sizes)
 
     def questions() -> bytes:
         name = SELFTEST_FILE
         return signed_bytes(bundle / name, subjects[name], sizes[name])
 
-    return _loaded(files, questions, payload, subjects, predicate, notes)
+    return _loaded(
+        files,
+        model,
+        questions,
+        payload=payload,
+        subjects=subjects,
+        predicate=predicate,
+        notes=notes,
+    )
 
 
 def checked_files(
     bundle: Path, subjects: dict[str, str], sizes: dict[str, int]
-) -> dict[str, bytes]:
-    """Check exactly the signed files, each read once and hashed; return those that are used."""
+) -> tuple[dict[str, bytes], HeldModel]:
+    """Check exactly the signed files, each hashed; return those that are used, and the model."""
     entries = [entry for entry in os.scandir(bundle) if entry.name != SIGNATURE_FILE]
     found = {entry.name for entry in entries if entry.is_file(follow_symlinks=False)}
     odd = {entry.name for entry in entries} ^ set(subjects) | (set(subjects) - found)
     if odd:
         listed = ", ".join(sorted(ascii(name) for name in odd))
         raise DeviceError("FILE SET", f"missing, added or not a plain file: {listed}")
+    for name in (MODEL_FILE, LABELS_FILE, SELFTEST_FILE):
+        if name not in subjects:
+            raise DeviceError("FILE SET", f"the bundle has no {name}")
     files: dict[str, bytes] = {}
     for name, expected in sorted(subjects.items()):
-        content = signed_bytes(bundle / name, expected, sizes[name])
+        if name == MODEL_FILE:
+            continue
         if name in KEPT:
-            files[name] = content
-    return files
+            files[name] = signed_bytes(bundle / name, expected, sizes[name])
+        else:  # in small parts: what is not kept shall leave no hole in the memory
+            _require_digest(bundle / name, digest_of_file(bundle / name, sizes[name]), expected)
+    return files, _held(bundle / MODEL_FILE, subjects[MODEL_FILE], sizes[MODEL_FILE])
+
+
+def _held(path: Path, expected: str, most: int) -> HeldModel:
+    try:
+        model = hold_model(path, most)
+    except DeviceError as error:
+        raise _other(path) if error.code == "TOO LARGE" else error from None
+    if model.digest != expected:
+        model.drop()
+        raise _other(path)
+    return model
 
 
 def signed_bytes(path: Path, expected: str, most: int) -> bytes:
@@ -100,27 +126,33 @@ def signed_bytes(path: Path, expected: str, most: int) -> bytes:
     except DeviceError as error:
         if error.code != "TOO LARGE":
             raise
-        content = b""
-        expected = ""
-    if hashlib.sha256(content).hexdigest() != expected:
-        raise DeviceError("HASH", f"{path.name} is not the file that was signed")
+        raise _other(path) from None
+    _require_digest(path, hashlib.sha256(content).hexdigest(), expected)
     return content
+
+
+def _require_digest(path: Path, found: str, expected: str) -> None:
+    if found != expected:
+        raise _other(path)
+
+
+def _other(path: Path) -> DeviceError:
+    return DeviceError("HASH", f"{path.name} is not the file that was signed")
 
 
 def _loaded(
     files: dict[str, bytes],
+    model: HeldModel,
     questions: Callable[[], bytes],
+    *,
     payload: bytes,
     subjects: dict[str, str],
     predicate: dict[str, Any],
     notes: tuple[str, ...],
 ) -> Verified:
     """Open what the checked bytes hold, and ask the self-test; the model's bytes are let go."""
-    for name in (MODEL_FILE, LABELS_FILE, SELFTEST_FILE):
-        if name not in subjects:
-            raise DeviceError("FILE SET", f"the bundle has no {name}")
+    session = _session(model)
     labels = _labels(files[LABELS_FILE])
-    session = _session(files.pop(MODEL_FILE))
     form = parse_form(files[FORM_FILE]) if FORM_FILE in files else _form_of(session)
     tokenizer = tokenizer_of(form, files.pop(VOCABULARY_FILE, b""))
     at_once = records_at_once(form.shape, _recipe(predicate))
@@ -147,9 +179,9 @@ def _loaded(
     )
 
 
-def _session(model: bytes) -> ort.InferenceSession:
+def _session(model: HeldModel) -> ort.InferenceSession:
     try:
-        session = open_session(model)
+        session = model.open()
         given = session.get_inputs()
     except Exception as error:  # the runtime's exceptions have no common base of their own
         raise DeviceError("MODEL", f"the runtime cannot load it: {type(error).__name__}") from None

@@ -14,7 +14,8 @@ from torch import nn
 from collegium.core.errors import GateFailed
 from collegium.edge import export
 from collegium.edge.device import infer, open_session
-from collegium.edge.export import INPUT, OUTPUT, export_onnx, fold_batchnorm
+from collegium.edge.export import INPUT, OUTPUT, export_onnx
+from collegium.edge.merging import fold_batchnorm
 from collegium.edge.students import build_student
 
 EXPORT_ELSEWHERE = """
@@ -117,4 +118,4 @@ def test_a_file_that_differs_from_the_module_is_refused(
 
     monkeypatch.setattr(export, "infer", wrong)
     with pytest.raises(GateFailed, match="differs"):
-        export._check_against_eager(student, exported, torch.from_numpy(raw_digits))
+        export._check_against_eager(student, exported, raw_digits)

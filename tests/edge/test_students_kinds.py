@@ -1,6 +1,5 @@
 """Convolutions of any size, open models, a transformer's layers, and students by file size."""
 
-import copy
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -13,13 +12,17 @@ from torch import nn
 from collegium.core.errors import InvalidInput
 from collegium.core.plan_model import ModelRef
 from collegium.data.public import PublicSet
-from collegium.edge.students import build_student, parameter_count
+from collegium.edge.distill import distil
+from collegium.edge.students import build_student, parameter_count, recipe_for
 from collegium.edge.students_conv import blocks_for, conv_student, native
 from collegium.edge.students_layers import layer_count, thinned
 from collegium.edge.students_open import open_student, thawed
 from collegium.edge.students_size import estimated_bytes, widest
 from collegium.models import registry
 from collegium.models.cards_own import CIFAR_CLASSES
+from collegium.models.evaluate import logits
+from collegium.models.heads import Headed
+from collegium.models.hf import TextBody, Tokens
 from collegium.models.images import ImagePreprocess
 from collegium.models.preprocess import PixelScale
 from collegium.privacy.cure import cure
@@ -111,25 +114,29 @@ def test_layers_are_the_teachers_evenly_spaced(minilm: nn.Module) -> None:
     assert layer_count(minilm) == 6
 
 
-def test_fewer_layers_learn_what_all_of_them_say(minilm: nn.Module) -> None:
-    """A few steps bring the answers of half the layers closer to those of all."""
-    from collegium.edge.distill import distil
-    from collegium.edge.distill_vary import reads_of
-    from collegium.edge.students import recipe_for
-    from collegium.models.evaluate import logits
-
-    teacher = copy.deepcopy(minilm)
+def test_fewer_layers_learn_what_all_of_them_say() -> None:
+    """Half the layers of a small encoder: what they learn are the answers of all of them."""
+    transformers = pytest.importorskip("transformers", reason="text encoders need transformers")
+    config = transformers.BertConfig(
+        vocab_size=50, hidden_size=16, num_hidden_layers=4, num_attention_heads=2,
+        intermediate_size=32, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
+    )  # fmt: skip
     with torch.random.fork_rng():
         torch.manual_seed(3)
-        nn.init.normal_(teacher.get_parameter("head.weight"), std=0.3)
-    x = np.random.default_rng(0).integers(1000, 3000, (64, 16)).astype(np.int32)
+        net = transformers.BertModel(config, add_pooling_layer=False)
+        for layer in net.encoder.layer[1:]:
+            for value in layer.parameters():
+                value.data += 0.3 * torch.randn_like(value)  # each layer matters
+        head = nn.Linear(16, 3)
+    teacher = Headed(Tokens(), TextBody(net, padding=0, pool=1), head).eval()
+    x = np.random.default_rng(0).integers(1, 50, (400, 8)).astype(np.int32)
+    student = build_student("layers:2", teacher, shape=(8,), classes=3, seed=0)
+    wanted = logits(teacher, x).argmax(1)
+    before = float((logits(student, x).argmax(1) == wanted).mean())
+    recipe = replace(recipe_for("layers:2"), steps=150, learning_rate=3e-3)
     texts = PublicSet(name="texts", origin="public", x=x)
-    student = build_student("layers:3", teacher, shape=(16,), classes=2, seed=0, model=MINILM)
-    wanted = logits(teacher, x)
-    before = np.abs(logits(student, x) - wanted).mean()
-    recipe = replace(recipe_for("layers:3"), steps=8, batch=16)
-    distil(teacher, student, texts, recipe=recipe, seed=0, reads=reads_of(MINILM))
-    assert np.abs(logits(student, x) - wanted).mean() < 0.8 * before
+    distil(teacher, student, texts, recipe=recipe, seed=0)
+    assert float((logits(student, x).argmax(1) == wanted).mean()) > max(0.9, before + 0.1)
 
 
 def test_too_many_layers_and_none_at_all(minilm: nn.Module) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import os
 import zipfile
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -69,18 +70,26 @@ def test_added_files_folders_and_links(make: Any, tmp_path: Path) -> None:
 
 def test_sizes_bound_what_is_read(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     bundle = make()
-    read: list[tuple[str, int]] = []
-    real = verify.read_limited
+    asked: list[tuple[str, int]] = []
+    for name in ("read_limited", "digest_of_file", "hold_model"):
+        real = getattr(verify, name)
 
-    def counted(path: Path, limit: int) -> bytes:
-        read.append((path.name, limit))
-        return real(path, limit)
+        def counted(path: Path, most: int, real: Any = real) -> Any:
+            asked.append((path.name, most))
+            return real(path, most)
 
-    monkeypatch.setattr(verify, "read_limited", counted)
-    with (bundle.folder / "card.md").open("ab") as stream:
-        stream.truncate(1 << 30)  # sparse: read whole, it would be 1 GB
-    assert refused(bundle) == "HASH"
-    assert dict(read)["card.md"] == bundle.statement["predicate"]["sizes"]["card.md"]
+        monkeypatch.setattr(verify, name, counted)
+    sizes = bundle.statement["predicate"]["sizes"]
+    assert bundle.check()
+    # the questions twice: for their digest, and to be asked
+    bounds = {**sizes, "bundle.sig": 1 << 20}
+    assert sorted(asked) == sorted([*bounds.items(), ("selftest.npz", sizes["selftest.npz"])])
+    for name in sizes:
+        whole = (bundle.folder / name).read_bytes()
+        with (bundle.folder / name).open("ab") as stream:
+            stream.truncate(1 << 30)  # sparse: read whole, it would be 1 GB
+        assert refused(bundle) == "HASH"
+        (bundle.folder / name).write_bytes(whole)
     for wrong in ({"card.md": -1}, {"card.md": "9"}, [1], {"card.md": 1 << 40}):
         bundle.statement["predicate"]["sizes"] = wrong
         bundle.sign()
@@ -190,20 +199,44 @@ def test_signature_comes_before_parsing_and_before_every_file(make: Any) -> None
     assert refused(bundle) == "BAD STATEMENT"
 
 
-def test_the_bytes_that_were_hashed_are_loaded(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every file that is swapped between hash and load changes nothing."""
+@pytest.mark.parametrize("memory", ["the kernel's", "the process's"])
+def test_the_bytes_that_were_hashed_are_loaded(
+    make: Any, monkeypatch: pytest.MonkeyPatch, memory: str
+) -> None:
+    """A file that is swapped between hash and load changes nothing, or is found out."""
+    if memory == "the process's":
+        monkeypatch.delattr(os, "memfd_create", raising=False)
     bundle = make()
     expected = bundle.check().predict(np.ones((2, 3)))[1]
-    checked = verify.checked_files
+    checked, names = verify.checked_files, ["model.onnx", "input.json", "labels.json", "card.md"]
 
-    def swap(*arguments: Any) -> dict[str, bytes]:
-        files = checked(*arguments)
-        for path in bundle.folder.iterdir():
-            path.write_bytes(b"another file")
-        return files
+    def swap(*arguments: Any) -> Any:
+        found = checked(*arguments)
+        for name in names:
+            (bundle.folder / name).write_bytes(b"another file")
+        return found
 
     monkeypatch.setattr(verify, "checked_files", swap)
+    whole = {path: path.read_bytes() for path in bundle.folder.iterdir()}
     np.testing.assert_array_equal(bundle.check().predict(np.ones((2, 3)))[1], expected)
+    for path, content in whole.items():
+        path.write_bytes(content)
+    names[:] = ["selftest.npz"]
+    assert refused(bundle) == "HASH"
+
+
+def test_no_descriptor_is_left_open(make: Any) -> None:
+    folder = Path("/proc/self/fd")
+    if not folder.is_dir():
+        pytest.skip("no /proc here: open files cannot be counted")
+    bundle = make()
+    before = len(list(folder.iterdir()))
+    for name, content in (("model.onnx", b"no graph"), ("labels.json", b"[]")):
+        bundle.replace(name, content)
+        assert refused(bundle) in ("MODEL", "BAD FILE")
+    (bundle.folder / "model.onnx").write_bytes(b"x")
+    assert refused(bundle) == "HASH"
+    assert len(list(folder.iterdir())) == before
 
 
 def npz(**arrays: np.ndarray) -> bytes:

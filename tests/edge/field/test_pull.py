@@ -1,23 +1,20 @@
 """Pull, predict, update, withdrawal, rollback: what a device takes and what it refuses."""
 
-import base64
 import json
 import shutil
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from collegium.core.digest import sha256_hex
 from collegium.core.signing import fingerprint, generate_key
-from collegium.edge import publication
-from collegium.edge.bundle import npz_bytes
 from collegium.edge.device import DeviceError, main
+from collegium.edge.device import home as home_module
 from collegium.edge.device.pull import Pulling
+from collegium.edge.device.verbs_home import _progress
 from collegium.edge.publication import add, refresh, withdraw
 
 DAY = timedelta(days=1)
@@ -286,76 +283,6 @@ def test_an_older_signed_bundle_in_the_place_of_the_current_one(field_: Any) -> 
     assert home.pull().outcome == "updated" and field_.runs(home) == 2
 
 
-@pytest.mark.parametrize("folder", ["../bundle-1", "..", "/etc", ".hidden", "a/b", "NUL", ""])
-def test_a_folder_with_a_path_in_it_is_refused(field_: Any, rewrite: Any, folder: str) -> None:
-    field_.publish(1)
-    entry = {"version": 1, "digest": "sha256:" + "0" * 64, "folder": folder, "bytes": 1}
-    rewrite(field_.publication / "index.sig", [field_.key], bundles=[entry])
-    home = field_.home()
-    assert refusal(home) == ("FILE SET", 77)
-    assert not field_.store.incoming.exists()
-
-
-@pytest.mark.parametrize(
-    "values",
-    [{"sequence": True}, {"sequence": -1}, {"sequence": 1.5}, {"bundles": [{}]}, {"name": 3},
-     {"expires": "soon"}, {"expires": "2030-01-01"}, {"withdrawn": None}, {"bundles": "x"},
-     {"bundles": [{"version": 1, "digest": "sha256:0", "folder": "a", "bytes": 1}]}],
-)  # fmt: skip
-def test_a_signed_index_that_is_none_is_refused(
-    field_: Any, rewrite: Any, values: dict[str, Any]
-) -> None:
-    field_.publish(1)
-    rewrite(field_.publication / "index.sig", [field_.key], **values)
-    assert refusal(field_.home()) == ("BAD INDEX", 77)
-
-
-def test_a_bundle_is_no_index_and_an_index_no_bundle(field_: Any) -> None:
-    folder = field_.publish(1)
-    home, index = field_.home(), field_.publication / "index.sig"
-    kept = index.read_bytes()
-    index.write_bytes((folder / "bundle.sig").read_bytes())
-    assert refusal(home) == ("BAD INDEX", 77)
-    index.write_bytes(kept)
-    (folder / "bundle.sig").write_bytes(kept)
-    assert refusal(home) == ("BAD STATEMENT", 77)
-
-
-def test_another_signed_bundle_under_the_offered_name_is_refused(field_: Any) -> None:
-    folder = field_.publish(2)
-    home = field_.home()
-    shutil.rmtree(folder)
-    shutil.copytree(field_.bundle(1), folder)
-    assert refusal(home) == ("HASH", 77)
-    assert field_.state.current is None
-
-
-def test_a_failing_self_test_is_refused_and_the_current_stays(field_: Any) -> None:
-    field_.publish(1)
-    home = field_.home()
-    home.pull()
-    old = npz_bytes(x=np.eye(2, dtype=np.float32), logits=np.eye(2), labels=np.array([1, 0]))
-    for version, files, code in (
-        (2, {"model.onnx": b"no graph"}, "MODEL"),
-        (3, {"selftest.npz": old}, "SELFTEST"),
-    ):
-        with pytest.MonkeyPatch.context() as patch:  # a publisher who does not look
-            patch.setattr(publication, "_verified", _unchecked)
-            add(field_.publication, field_.bundle(version, files=files), [field_.key])
-        assert refusal(home) == (code, 77)
-        assert field_.runs(home) == 1 and field_.state.last_pull["code"] == code
-
-
-def _unchecked(bundle: Path, *_: Any) -> Any:
-    payload = base64.b64decode(json.loads((bundle / "bundle.sig").read_bytes())["payload"])
-    statement = json.loads(payload)
-    return SimpleNamespace(
-        predicate=statement["predicate"],
-        digest=sha256_hex(payload),
-        subjects={entry["name"]: "" for entry in statement["subject"]},
-    )
-
-
 def test_the_session_s_real_bundle(made: Any, field_: Any) -> None:
     field_.key = made.key
     add(field_.publication, made.folder, [made.key])
@@ -364,3 +291,37 @@ def test_the_session_s_real_bundle(made: Any, field_: Any) -> None:
     labels, _ = home.load().predict(made.test.x[:20])
     assert np.mean(np.array(labels) == made.test.y[:20].astype(str)) > 0.7
     assert home.health()["selftest_agreement"] >= 0.95
+
+
+def test_a_reader_that_two_pulls_overtake_gets_what_runs_now(
+    field_: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    field_.publish(1)
+    home = field_.home()
+    home.pull()
+    real, calls = home_module.verify_installed, []
+
+    def overtaken(*words: Any) -> Any:
+        calls.append(words)
+        if len(calls) == 1:
+            for version in (2, 3):
+                field_.publish(version)
+                home.pull()
+        return real(*words)
+
+    monkeypatch.setattr(home_module, "verify_installed", overtaken)
+    assert field_.runs(home) == 3 and len(calls) == 2
+
+
+def test_progress_is_one_line_on_a_terminal_and_silence_elsewhere(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    tell = _progress(quiet=False)
+    tell("model.onnx", 1_000_000, 2_500_000)
+    tell("model.onnx", 2_500_000, 2_500_000)
+    assert capsys.readouterr().err == ("\rmodel.onnx: 1.0 of 2.5 MB \rmodel.onnx: 2.5 of 2.5 MB \n")
+    _progress(quiet=True)("model.onnx", 1, 2)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: False)
+    _progress(quiet=False)("model.onnx", 1, 2)
+    assert capsys.readouterr().err == ""
