@@ -98,9 +98,9 @@ def _write_record(folder: Path, case: str, x: Any) -> None:
         Image.fromarray(x[0]).save(folder / f"{case}.png")
 
 
-def words_of(case: str, folder: Path) -> list[str]:
-    """Return the command that a device runs for a case."""
-    script = [sys.executable, "-I", str(folder / "device.py")]
+def words_of(case: str, *, module: bool, folder: Path) -> list[str]:
+    """Return the command that a device runs for a case: the script, or it as a module."""
+    script = [sys.executable, *(["-s", "-m", "device"] if module else ["-I", "device.py"])]
     if case == "start":
         return [*script, "--help"]
     record = {"resnet18": [str(folder / "resnet18.png")], "minilm": ["--text", "Call me now"]}
@@ -108,9 +108,12 @@ def words_of(case: str, folder: Path) -> list[str]:
     return [*script, "predict", str(folder / case), *given, "--key", str(folder / f"{case}.pub")]
 
 
-def measured(words: list[str]) -> tuple[float, int]:
-    """Run a process; return its CPU seconds (user and system) and its peak memory in bytes."""
-    with tempfile.TemporaryFile() as heard, subprocess.Popen(words, stdout=heard) as process:
+def measured(words: list[str], folder: Path) -> tuple[float, int]:
+    """Run a process in ``folder``; return its CPU seconds and its peak memory in bytes."""
+    with (
+        tempfile.TemporaryFile() as heard,
+        subprocess.Popen(words, stdout=heard, cwd=folder) as process,
+    ):
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         heard.seek(0)
@@ -121,12 +124,12 @@ def measured(words: list[str]) -> tuple[float, int]:
     return usage.ru_utime + usage.ru_stime, usage.ru_maxrss * scale
 
 
-def run(folder: Path, cases: list[str], repeats: int) -> list[dict[str, Any]]:
+def run(folder: Path, cases: list[str], repeats: int, *, module: bool) -> list[dict[str, Any]]:
     """Return one row per case; the cases take turns, so that all meet the same neighbours."""
     found: dict[str, list[tuple[float, int]]] = {case: [] for case in cases}
     for turn in range(repeats + 1):
         for case in cases:
-            figures = measured(words_of(case, folder))
+            figures = measured(words_of(case, module=module, folder=folder), folder)
             if turn:  # the first turn fills the caches
                 found[case].append(figures)
     rows: list[dict[str, Any]] = []
@@ -150,6 +153,7 @@ def main() -> None:
     parser.add_argument("--cases", nargs="*", choices=CASES, default=list(CASES))
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--bundles", type=Path, help="keep the bundles here, and use them again")
+    parser.add_argument("--module", action="store_true", help="run python -m device instead")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--build", metavar="CASE", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -163,10 +167,11 @@ def main() -> None:
             print(f"building {case}", file=sys.stderr)
             words = [sys.executable, __file__, "--build", case, "--bundles", str(folder)]
             subprocess.run(words, check=True)
-        rows = run(folder, options.cases, options.repeats)
+        rows = run(folder, options.cases, options.repeats, module=options.module)
     report = {
         "rows": rows,
         "repeats": options.repeats,
+        "module": options.module,
         "target": {"case": "resnet18", "bytes": TARGET_BYTES, "cpu_seconds": TARGET_CPU_S},
         "machine": {"architecture": platform.machine(), "python": platform.python_version()},
         "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,

@@ -1,4 +1,4 @@
-"""What quantization buys: bytes, CPU time and fidelity of every recipe, and which one auto ships."""
+"""What quantization buys: bytes, CPU time and fidelity per recipe, and which one auto ships."""
 
 from __future__ import annotations
 

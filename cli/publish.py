@@ -6,11 +6,14 @@ import json
 import shlex
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from .verbs import example
+
+if TYPE_CHECKING:
+    from ..simulations.publishing import Wish
 
 _FILE = click.Path(path_type=Path)
 
@@ -64,19 +67,7 @@ _FILE = click.Path(path_type=Path)
 )
 @click.option("--to", metavar="FOLDER", type=_FILE, help="Publication folder that it is added to.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON.")
-def command(
-    run: Path,
-    out: Path,
-    keys: tuple[Path, ...],
-    since: Path | None,
-    tolerance: float,
-    transfer: Path | None,
-    test: Path | None,
-    version: int | None,
-    date: datetime | None,
-    to: Path | None,
-    as_json: bool,
-) -> None:
+def command(run: Path, date: datetime | None, as_json: bool, **typed: Any) -> None:
     """Distil, export, quantize, gate and sign the global model of RUN.
 
     Everything that touches the model from here on is public or synthetic: private records are
@@ -86,36 +77,26 @@ def command(
     from ..simulations.publishing import Wish, publish
     from .stage_lines import stage_lines
 
-    wish = Wish(
-        out=out,
-        keys=keys,
-        transfer=transfer,
-        test=test,
-        since=since,
-        tolerance=tolerance,
-        version=version,
-        created=date.replace(tzinfo=UTC) if date else None,
-        to=to,
-    )
+    wish = Wish(created=date.replace(tzinfo=UTC) if date else None, **typed)
     with stage_lines(quiet=as_json) as progress:
         found = publish(run, wish, progress=progress)
     if as_json:
         click.echo(json.dumps(found, ensure_ascii=False))
     require_gate({"edge": found})
     if not as_json:
-        _show(found, run, keys, out)
+        _show(found, run, wish)
 
 
-def _show(found: dict[str, Any], run: Path, keys: tuple[Path, ...], out: Path) -> None:
+def _show(found: dict[str, Any], run: Path, wish: Wish) -> None:
     from ..server.words import size
 
     shape = f"{found['recipe']}, {size(found['size_bytes'])}"
     agreement = f"agrees with the global model in {found['agreement']:.1%}"
-    click.echo(f"{out}: version {found['version']}, {shape}, {agreement}")
-    if found.get("data_free"):
-        click.echo("The student never saw a real record: data-free distillation.")
+    click.echo(f"{wish.out}: version {found['version']}, {shape}, {agreement}")
+    if found["data_free"]:
+        click.echo("Data-free: the student learned from made-up records alone.")
     if found.get("published"):
         click.echo(f"published: {found['published']}")
-    public = "PUBLIC.pem" if keys else shlex.quote(str(run / "keys" / "bundle.pub"))
+    public = "PUBLIC.pem" if wish.keys else shlex.quote(str(run / "keys" / "bundle.pub"))
     allow = " --allow-simulated" if found["simulated"] else ""
-    click.echo(f"Next: collegium edge verify {shlex.quote(str(out))} --key {public}{allow}")
+    click.echo(f"Next: collegium edge verify {shlex.quote(str(wish.out))} --key {public}{allow}")

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
 import click
 
-from ..core.errors import NotBuiltYet
 from ..core.fields import nearest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verb:
-    """One verb: ``module`` holds its click command; without one it is not built yet."""
+    """One verb: ``module`` holds its click command, as ``attribute``."""
 
     help: str
-    module: str = ""
+    module: str
     attribute: str = "command"
-    words: Sequence[str] = ()
 
 
 SECTIONS: Mapping[str, Mapping[str, Verb]] = MappingProxyType(
@@ -41,7 +39,9 @@ SECTIONS: Mapping[str, Mapping[str, Verb]] = MappingProxyType(
                 help="Distil, quantize, gate, sign: the edge bundle.", module="publish"
             ),
             "edge": Verb(
-                help="Verify a bundle, or predict with it.", module="edge", attribute="group"
+                help="Verify, predict, pull; publish for devices.",
+                module="edge",
+                attribute="group",
             ),
         },
         "A real federation": {
@@ -69,18 +69,11 @@ class Verbs(click.Group):
         return [name for section in SECTIONS.values() for name in section]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Return the verb's command; one whose module is not there answers 69."""
+        """Return the verb's command."""
         verb = next((verbs[cmd_name] for verbs in SECTIONS.values() if cmd_name in verbs), None)
         if verb is None:
             return None
-        module = f"{__package__}.{verb.module}"
-        if verb.module:
-            try:
-                return getattr(importlib.import_module(module), verb.attribute)
-            except ModuleNotFoundError as error:
-                if error.name != module:
-                    raise
-        return unbuilt(cmd_name, verb.help, verb.words)
+        return getattr(importlib.import_module(f"{__package__}.{verb.module}"), verb.attribute)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -98,36 +91,6 @@ class Verbs(click.Group):
         for title, verbs in SECTIONS.items():
             with formatter.section(title):
                 formatter.write_dl([(name, verb.help) for name, verb in verbs.items()])
-
-
-class Unbuilt(click.Command):
-    """A verb of the design that takes any words and answers 69."""
-
-    def invoke(self, ctx: click.Context) -> None:
-        """Raise ``NotBuiltYet``."""
-        raise NotBuiltYet(
-            f"`{ctx.command_path}` is not built yet",
-            why="It is part of the design, not of this version",
-            cure="`collegium --help` lists the verbs that work",
-        )
-
-    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write what one will type."""
-        words = " ".join([ctx.command_path, self.epilog or "..."])
-        formatter.write_paragraph()
-        with formatter.indentation():
-            formatter.write_text(f"Not built yet: answers 69.\n\n\b\nExample:\n  {words}")
-
-
-def unbuilt(name: str, help_text: str, words: Sequence[str] = ()) -> click.Command:
-    """Return a command that takes anything and answers 69: designed, not in this version."""
-    return Unbuilt(
-        name,
-        params=[click.Argument(["words"], nargs=-1, type=click.UNPROCESSED)],
-        context_settings={"ignore_unknown_options": True},
-        help=help_text,
-        epilog="|".join(words),
-    )
 
 
 def example(*lines: str) -> str:

@@ -38,7 +38,7 @@ def verify_apart(
     with tempfile.TemporaryDirectory() as folder:
         public, records = Path(folder) / "trusted.pub", Path(folder) / "x.npy"
         save_public(trusted, public)
-        np.save(records, x.astype(np.float32))
+        np.save(records, x)
         words = ["predict", str(bundle.absolute()), str(records), "--key", str(public), "--json"]
         if simulated:
             words.append("--allow-simulated")

@@ -28,6 +28,7 @@ from .students import SAME, build_student, parameter_count, recipe_for, resolve_
 log = logging.getLogger(__name__)
 
 CALIBRATION, SELFTEST = 512, 32  # records of the transfer set, where it has so many
+LEAST_SELFTEST, SELFTEST_VALUES = 8, 1 << 21  # large pictures: fewer of them, a small file
 LEAST_CALIBRATION = 64
 
 Progress = Callable[[str, float], None]
@@ -82,7 +83,8 @@ def inputs_of(plan: Plan, transfer: PublicSet, test: PublicSet) -> tuple[Inputs,
     """
     require_releasable(transfer.origin, "distillation, calibration and self-test")
     require_releasable(test.origin, "the parity gate")
-    needed = LEAST_CALIBRATION + SELFTEST
+    asked = int(np.clip(SELFTEST_VALUES // max(1, transfer.x[:1].size), LEAST_SELFTEST, SELFTEST))
+    needed = LEAST_CALIBRATION + asked
     if len(transfer) < needed or len(test) == 0:
         raise InvalidInput(
             f"{len(transfer)} transfer and {len(test)} test records",
@@ -91,9 +93,9 @@ def inputs_of(plan: Plan, transfer: PublicSet, test: PublicSet) -> tuple[Inputs,
         )
     if transfer.x.shape[1:] != test.x.shape[1:]:
         raise _unlike(transfer.name, transfer.x.shape[1:], test.x.shape[1:])
-    cut = min(CALIBRATION, len(transfer) - SELFTEST)
+    cut = min(CALIBRATION, len(transfer) - asked)
     texts: tuple[str, ...] = ()
-    selftest = _part(transfer, "selftest", cut, cut + SELFTEST)
+    selftest = _part(transfer, "selftest", cut, cut + asked)
     if registry.input_kind(plan.model) == "text":
         texts = tuple(sample_texts(SELFTEST))
         x = registry.encode(plan.model, np.array(texts))

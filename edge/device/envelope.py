@@ -16,6 +16,8 @@ from .names import MAX_ENVELOPE_BYTES, PAYLOAD_TYPE, SIGNATURE_FILE
 
 FINGERPRINT = "ed25519:"
 MOST_SIGNATURES = 256
+PUBLIC_KEY_INFO = bytes.fromhex("302a300506032b6570032100")
+"""What stands before the 32 bytes of every Ed25519 key in DER."""
 SMALL_ORDER = frozenset(
     bytes.fromhex(point)
     for point in (
@@ -33,16 +35,35 @@ SMALL_ORDER = frozenset(
 
 def load_key(path: Path) -> Ed25519PublicKey:
     """Read the trusted public key (PEM); raises ``DeviceError``."""
-    # here, because it is the costly half of the package and a fingerprint does without
-    from cryptography.hazmat.primitives.serialization import load_pem_public_key
-
+    pem = read_limited(path, MAX_ENVELOPE_BYTES)
     try:
-        key = load_pem_public_key(read_limited(path, MAX_ENVELOPE_BYTES))
+        key = _plain_key(pem) or _any_key(pem)
     except (ValueError, UnsupportedAlgorithm):
         key = None
     if not isinstance(key, Ed25519PublicKey) or _weak(key):
         raise DeviceError("BAD KEY", f"{path.name} is not an Ed25519 public key in PEM", 65)
     return key
+
+
+def _plain_key(pem: bytes) -> Ed25519PublicKey | None:
+    """Return the key of a PEM file in its one usual form, None for any other (RFC 8410, 4)."""
+    lines = [line.strip() for line in pem.strip().splitlines()]
+    if len(lines) < 2:
+        return None
+    head, *body, tail = lines
+    if (head, tail) != (b"-----BEGIN PUBLIC KEY-----", b"-----END PUBLIC KEY-----"):
+        return None
+    der = base64.b64decode(b"".join(body), validate=True)
+    if len(der) != len(PUBLIC_KEY_INFO) + 32 or not der.startswith(PUBLIC_KEY_INFO):
+        return None
+    return Ed25519PublicKey.from_public_bytes(der[len(PUBLIC_KEY_INFO) :])
+
+
+def _any_key(pem: bytes) -> object:
+    # here, because it costs 2 MB and 9 ms
+    from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+    return load_pem_public_key(pem)
 
 
 def read_key(text: str) -> Ed25519PublicKey:

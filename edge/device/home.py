@@ -40,10 +40,11 @@ def is_home(path: Path) -> bool:
 class Home:
     """The folder in which a device keeps what it trusts and what it runs."""
 
-    def __init__(self, path: Path) -> None:
-        self._store = Store(path)
-        if not is_home(path):
-            why = f"{path.name} is no home of a device (no {SETTINGS_FILE}); `init` makes one"
+    def __init__(self, path: str | Path) -> None:
+        folder = Path(path)
+        self._store = Store(folder)
+        if not is_home(folder):
+            why = f"{folder.name} is no home of a device (no {SETTINGS_FILE}); `init` makes one"
             raise DeviceError("MISSING", why, 66)
 
     def pull(self, options: Pulling | None = None) -> Moved:

@@ -16,10 +16,6 @@ from collegium.cli.main import cli, run
 from collegium.core.errors import CollegiumError, InvalidPlan, NotBuiltYet, Problem
 
 VERBS = [name for section in verbs.SECTIONS.values() for name in section]
-UNBUILT = [
-    "edge pull",
-    "edge rollback",
-]
 
 
 def call(*words: str) -> subprocess.CompletedProcess[str]:
@@ -93,15 +89,6 @@ def test_every_verb_has_help_with_an_example(
     assert run([*words, "--help"]) == 0
     page = capsys.readouterr().out
     assert "Example" in page and f"  collegium {' '.join(words)}".rstrip() in page
-
-
-@pytest.mark.parametrize("line", UNBUILT)
-def test_what_is_not_built_yet_takes_anything_and_answers_69(
-    line: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert run(line.split()) == 69
-    captured = capsys.readouterr()
-    assert "not built yet" in captured.err and captured.out == ""
 
 
 @pytest.mark.parametrize(
@@ -214,7 +201,7 @@ def test_with_json_errors_are_json_on_stderr_and_stdout_is_empty(
     ("words", "code"),
     [
         (["--version"], 0),
-        (["edge", "pull"], 69),
+        (["edge", "pull"], 64),
         (["plan", "check", "no-such.toml"], 66),
         (["x"], 64),
     ],

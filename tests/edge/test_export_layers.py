@@ -1,7 +1,7 @@
 """A layer without a form in ONNX is named; dynamic sizes and types are kept; nothing leaks (T7)."""
 
 import getpass
-import hashlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -22,7 +22,7 @@ from collegium.edge.export import export_onnx, raw_dtype
 from collegium.edge.quantize import STATIC, quantize
 
 SCRIPT = """
-import sys, hashlib, numpy as np, torch
+import numpy as np, torch
 torch.set_num_threads(1)
 from torch import nn
 from collegium.data.public import PublicSet
@@ -80,19 +80,19 @@ def test_the_first_node_makes_floats_of_pixels() -> None:
 
 @pytest.mark.slow
 def test_two_folders_one_digest_and_no_trace_of_either(tmp_path: Path) -> None:
-    made: list[list[bytes]] = []
-    for name in ("first-place", "second-place"):
-        folder = tmp_path / name
+    """Two fresh processes, in folders of other names and lengths, write the same two files."""
+    places = [tmp_path / "first-place", tmp_path / "second"]
+    for folder in places:
         folder.mkdir()
-        subprocess.run([sys.executable, "-c", SCRIPT], cwd=folder, check=True, capture_output=True)
-        made.append([(folder / file).read_bytes() for file in ("a.onnx", "b.onnx")])
-    digests = [[hashlib.sha256(raw).hexdigest() for raw in each] for each in made]
-    assert digests[0] == digests[1]
-    words = ["first-place", str(tmp_path), "site-packages", "stack_trace", ".py", str(Path.home())]
-    if len(getpass.getuser()) > 3:
-        words.append(getpass.getuser())
-    for raw in made[0]:
-        assert not [word for word in words if len(word) > 2 and word.encode() in raw]
+    started = [subprocess.Popen([sys.executable, "-c", SCRIPT], cwd=folder) for folder in places]
+    assert [each.wait() for each in started] == [0, 0]
+    words = ["first-place", str(tmp_path), "site-packages", "stack_trace", "nn.Sequential"]
+    words += [word for word in (str(Path.home()), getpass.getuser()) if len(word) > 4]
+    for file in ("a.onnx", "b.onnx"):
+        first, second = ((folder / file).read_bytes() for folder in places)
+        assert first == second
+        assert not [word for word in words if word.encode() in first]
+        assert not re.search(rb"\.py\b", first)
 
 
 @st.composite
@@ -112,7 +112,7 @@ def nets(draw: Any) -> tuple[nn.Module, tuple[int, ...]]:
     return nn.Sequential(*layers), (inputs,)
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(made=nets())
 def test_random_nets_export_and_quantize(made: tuple[nn.Module, tuple[int, ...]]) -> None:
     model, shape = made

@@ -1,16 +1,16 @@
-"""Recipes follow from the graph; int8 files are small, close, and calibrated on public data."""
+"""Int8 files are small, close to their fp32, and calibrated on public data alone."""
 
 import numpy as np
 import onnx
 import pytest
 from torch import nn
 
-from collegium.core.errors import InvalidInput, NotBuiltYet, Refused
+from collegium.core.errors import Refused
 from collegium.data.public import PublicSet
 from collegium.edge.device import infer, open_session
 from collegium.edge.distill import Distillation, distil
 from collegium.edge.export import export_onnx
-from collegium.edge.quantize import FP32, STATIC, graph_kind, quantize, recipes
+from collegium.edge.quantize import CONV, FP32, PERCENTILE, S8S8, STATIC, quantize
 from collegium.edge.students import build_student
 
 
@@ -32,21 +32,6 @@ def int8(fp32: bytes, glyphs: PublicSet) -> bytes:
     return quantize(fp32, STATIC, glyphs)
 
 
-def test_recipes_follow_the_graph(fp32: bytes, dense: bytes) -> None:
-    assert (graph_kind(fp32), graph_kind(dense)) == ("convolutional", "dense")
-    assert recipes(fp32, "auto") == (FP32, STATIC)
-    assert recipes(dense, "auto") == (FP32,)
-    assert recipes(dense, STATIC) == (FP32, STATIC)
-    assert recipes(fp32, FP32) == (FP32,)
-
-
-def test_dynamic_on_a_convolution_is_refused(fp32: bytes, dense: bytes) -> None:
-    with pytest.raises(InvalidInput, match="dynamic"):
-        recipes(fp32, "dynamic")
-    with pytest.raises(NotBuiltYet):
-        recipes(dense, "dynamic")
-
-
 def test_int8_is_small_and_close(fp32: bytes, int8: bytes, glyphs: PublicSet) -> None:
     assert len(int8) < len(fp32) / 3
     exact, rounded = (infer(open_session(model), glyphs.x) for model in (fp32, int8))
@@ -66,6 +51,40 @@ def test_weights_are_int8_per_channel_and_activations_uint8(int8: bytes) -> None
 def test_quantizing_twice_gives_the_same_bytes(fp32: bytes, int8: bytes, glyphs: PublicSet) -> None:
     assert quantize(fp32, STATIC, glyphs) == int8
     assert quantize(fp32, FP32, glyphs) == fp32
+
+
+def test_every_method_makes_another_file(fp32: bytes, int8: bytes, glyphs: PublicSet) -> None:
+    """Entropy calibration gave MinMax's bytes (note, T3), so it is not offered."""
+    files = {each: quantize(fp32, each, glyphs) for each in (PERCENTILE, CONV, S8S8)}
+    assert len({int8, *files.values()}) == 4
+    exact = infer(open_session(fp32), glyphs.x)
+    for model in files.values():
+        assert len(model) < len(fp32) / 3
+        found = infer(open_session(model), glyphs.x)
+        assert (exact.argmax(1) == found.argmax(1)).mean() > 0.95
+
+
+def test_the_target_decides_signs_and_bits(fp32: bytes, int8: bytes, glyphs: PublicSet) -> None:
+    arm, spare = (quantize(fp32, STATIC, glyphs, target) for target in ("arm", "x86"))
+    assert arm == quantize(fp32, S8S8, glyphs)
+    zero_points = [activation_zero_points(each) for each in (arm, int8)]
+    assert zero_points == [{onnx.TensorProto.INT8}, {onnx.TensorProto.UINT8}]
+    assert largest_weight(spare) <= 64 < largest_weight(arm)  # 7 bits leave room for two products
+
+
+def activation_zero_points(raw: bytes) -> set[int]:
+    graph = onnx.load_from_string(raw).graph
+    kinds = {each.name: each.data_type for each in graph.initializer}
+    return {kinds[node.input[2]] for node in graph.node if node.op_type == "QuantizeLinear"}
+
+
+def largest_weight(raw: bytes) -> int:
+    graph = onnx.load_from_string(raw).graph
+    return max(
+        int(np.abs(onnx.numpy_helper.to_array(each).astype(int)).max())
+        for each in graph.initializer
+        if each.data_type == onnx.TensorProto.INT8 and each.dims
+    )
 
 
 def test_dense_graphs_pass_the_same_preparation(dense: bytes) -> None:

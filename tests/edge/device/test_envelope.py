@@ -151,6 +151,24 @@ def test_keys_written_out(tmp_path: Path) -> None:
         read_key(str(tmp_path / "k.pem"))
 
 
+def test_keys_in_every_form_of_pem(tmp_path: Path) -> None:
+    key, path = generate_key().public_key(), tmp_path / "key.pem"
+    save_public(key, path)
+    usual = path.read_text()
+    body = usual.splitlines()[1]
+    forms = [usual, usual.replace("\n", "\r\n"), "\n" + usual + "\n\n",
+             usual.replace(body, body[:30] + "\n" + body[30:]),
+             "said before\n" + usual]  # fmt: skip
+    for form in forms:
+        path.write_text(form, newline="")
+        assert fingerprint_of(read_key(str(path))) == fingerprint(key)
+    for form in ("", "\n", "-----BEGIN PUBLIC KEY-----", usual.replace(body, body[:-4]),
+                 usual.replace(body, "é"), usual.replace("PUBLIC", "PRIVATE")):  # fmt: skip
+        path.write_text(form, encoding="utf-8")
+        with pytest.raises(DeviceError, match="BAD KEY"):
+            read_key(str(path))
+
+
 def mutated(outer: dict[str, Any], rng: random.Random) -> bytes:
     """Change one thing of an envelope's structure that its signature covers, or break its form."""
     strange = [None, 7, -1.5, True, "", "é", "A" * 5000, [], {}, [[]], "\ud800", "====", [None]]
