@@ -16,12 +16,21 @@ from collegium.core.digest import sha256_hex
 from collegium.edge.device import open_session
 from collegium.edge.export import export_onnx
 from collegium.edge.parity import Limits, answers, choose, measure, time_all, together
-from collegium.edge.quantize import FP32, S8S8, STATIC, graph_kind, quantize, recipes
+from collegium.edge.quantize import (
+    DYNAMIC,
+    FP32,
+    MATMUL,
+    S8S8,
+    STATIC,
+    graph_kind,
+    quantize,
+    recipes,
+)
 from collegium.edge.timing import Timing, machine
 
 ANY = Limits(min_agreement=0.0, max_accuracy_drop=1.0)
 """Random nets have nothing to agree on: auto chooses by time alone here."""
-MORE = {"resnet18": (S8S8,), "mlp": (STATIC, "int8-dynamic")}  # what auto leaves out
+MORE = {"resnet18": (S8S8,), "mlp": (STATIC, DYNAMIC), "minilm": (MATMUL,)}  # auto lists none
 TARGETS = {
     "resnet18": {"speed-up": 2.5, "smaller": 3.6},
     "minilm": {"speed-up": 2.0, "smaller": 3.5, "cosine": 0.99},

@@ -40,8 +40,27 @@ def names(plan: Plan) -> Iterator[Problem]:
 
 
 def distillation(plan: Plan) -> Iterator[Problem]:
-    """Only a student that learns is distilled."""
-    if plan.distillation is not None and plan.edge.student in UNTRAINED:
+    """Only a student that learns is distilled, by a loss and from records that suit it."""
+    asked, model = plan.distillation, plan.model
+    if asked is None:
+        return
+    if asked.loss == "logit-std" and len(model.classes) < 3:
+        yield Problem(
+            where="[distillation] loss",
+            what=f'is "logit-std" with {len(model.classes)} classes',
+            why="Two standardised logits are always 1 and -1: they tell nothing",
+            cure='write loss = "kl"',
+        )
+    if asked.augment != "none" and (
+        model.bounds or model.categories or model.name.startswith("text:")
+    ):
+        yield Problem(
+            where="[distillation] augment",
+            what=f"is {shown(asked.augment)}, and the records of {shown(model.name)} are no images",
+            why="It shifts and mirrors images",
+            cure="remove augment",
+        )
+    if plan.edge.student in UNTRAINED:
         yield Problem(
             where="[distillation]",
             what=f"is set beside the student {shown(plan.edge.student)}",

@@ -21,6 +21,22 @@ from .files import sync_folder
 
 FINGERPRINT_PREFIX = "ed25519:"
 IN_TOTO = "application/vnd.in-toto+json"
+SMALL_ORDER = frozenset(
+    bytes.fromhex(point)
+    for point in (
+        "00" * 32,
+        "01" + "00" * 31,
+        "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+        "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+        "ec" + "ff" * 30 + "7f",
+        "ed" + "ff" * 30 + "7f",
+        "ee" + "ff" * 30 + "7f",
+    )
+)
+"""Points whose order divides 8, without the bit of sign: anyone could sign for such a key.
+
+Also in edge/device/envelope.py, which imports nothing of ours.
+"""
 
 
 def generate_key() -> Ed25519PrivateKey:
@@ -86,7 +102,7 @@ def load_public(path: Path) -> Ed25519PublicKey:
         key = serialization.load_pem_public_key(_pem(path))
     except (ValueError, UnsupportedAlgorithm):
         raise _not_a_key(path, "public") from None
-    if not isinstance(key, Ed25519PublicKey):
+    if not isinstance(key, Ed25519PublicKey) or is_weak(key.public_bytes_raw()):
         raise _not_a_key(path, "public")
     return key
 
@@ -110,6 +126,8 @@ def public_from_fingerprint(text: str) -> Ed25519PublicKey:
         if not text.startswith(FINGERPRINT_PREFIX):
             raise ValueError(text)
         raw = base64.b64decode(text.removeprefix(FINGERPRINT_PREFIX), validate=True)
+        if is_weak(raw):
+            raise ValueError(text)
         return Ed25519PublicKey.from_public_bytes(raw)
     except (ValueError, binascii.Error):
         raise InvalidInput(
@@ -117,6 +135,11 @@ def public_from_fingerprint(text: str) -> Ed25519PublicKey:
             why="it must read ed25519: and the base64 of 32 bytes",
             cure="copy it again from its owner",
         ) from None
+
+
+def is_weak(raw: bytes) -> bool:
+    """Return whether the 32 raw bytes of a public key are a point of small order."""
+    return raw[:31] + bytes([raw[31] & 0x7F]) in SMALL_ORDER if len(raw) == 32 else False
 
 
 def sign(key: Ed25519PrivateKey, message: bytes) -> bytes:

@@ -18,7 +18,7 @@ Make = Callable[[bytes, NDArray[Any], Processor], bytes]
 """ONNX bytes, raw calibration records (n, ...) and a processor to quantized ONNX bytes."""
 
 _ATTENTION = frozenset({"Attention", "MultiHeadAttention", "GroupQueryAttention"})
-_ELEMENTS = {
+_ELEMENTS: dict[int, type[np.generic]] = {
     onnx.TensorProto.FLOAT: np.float32,
     onnx.TensorProto.UINT8: np.uint8,
     onnx.TensorProto.INT32: np.int32,
@@ -46,13 +46,6 @@ def weight_count(model: bytes) -> int:
         for tensor in onnx.load_from_string(model).graph.initializer
         if tensor.data_type == onnx.TensorProto.FLOAT
     )
-
-
-def looks_up(model: bytes) -> bool:
-    """Return whether the graph has a table of float rows that are looked up: word embeddings."""
-    graph = onnx.load_from_string(model).graph
-    floats = {each.name for each in graph.initializer if each.data_type == onnx.TensorProto.FLOAT}
-    return any(node.op_type == "Gather" and node.input[0] in floats for node in graph.node)
 
 
 def input_dtype(model: ModelProto) -> type[np.generic]:

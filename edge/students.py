@@ -104,7 +104,7 @@ def recipe_for(student: str, asked: Distillation | None = None) -> Distillation:
     """Return how a student of this (resolved) name is trained: as the plan asks, else by its start.
 
     A student that starts from trained weights learns in smaller steps and from records as they
-    are; a larger convolutional one in more of them.
+    are; a larger convolutional one in smaller steps, too (measured on PneumoniaMNIST).
     """
     if asked is not None:
         return asked
@@ -115,7 +115,7 @@ def recipe_for(student: str, asked: Distillation | None = None) -> Distillation:
     if family == MLP:
         return Distillation(steps=1500, mixup=0.25, noise=0.02)
     if family in (CNN, SIZE) and student != TINY:
-        return Distillation(steps=1000, noise=0.02)
+        return Distillation(batch=64, learning_rate=3e-3, noise=0.02)
     return Distillation()
 
 

@@ -42,7 +42,7 @@ def _huge(town: Any) -> None:
 
 
 def _few(town: Any) -> None:
-    town.pins = [*town.pins[:1], "ed25519:" + "A" * 43 + "="]
+    town.pins = [*town.pins[:1], "ed25519:" + "Q" * 43 + "="]
     town.write_site_file()
 
 

@@ -60,6 +60,23 @@ def test_a_student_that_learns_nothing_is_not_distilled(student: str) -> None:
         replace(PLAN, edge=EdgeConfig(student=student), distillation=Distillation())
 
 
+def test_a_loss_and_records_that_do_not_suit() -> None:
+    table = ModelRef(
+        name="tabular:linear",
+        task="classification",
+        classes=("no", "yes"),
+        bounds={"age": (0.0, 100.0)},
+    )
+    asked = Distillation(loss="logit-std", augment="flip")
+    with pytest.raises(InvalidPlan) as caught:
+        replace(PLAN, model=table, distillation=asked)
+    assert [problem.where for problem in caught.value.problems] == [
+        "[distillation] loss",
+        "[distillation] augment",
+    ]
+    assert replace(PLAN, distillation=asked)
+
+
 def test_a_simulation_sets_its_public_records_aside() -> None:
     edge, simulation = EdgeConfig(transfer="public"), Simulation(dataset="sklearn:digits")
     with pytest.raises(InvalidPlan, match="public_share"):

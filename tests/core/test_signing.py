@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from collegium.core.errors import InvalidInput, MissingInput, OutputExists, Refused
 from collegium.core.signing import (
+    FINGERPRINT_PREFIX,
+    SMALL_ORDER,
     fingerprint,
     generate_key,
     load_or_create,
@@ -27,6 +29,7 @@ from collegium.core.signing import (
     sign,
     verify,
 )
+from collegium.edge.device import envelope
 
 # RFC 8032, section 7.1: (secret key, public key, message, signature)
 RFC_8032 = [
@@ -155,3 +158,21 @@ def test_payload_type_is_signed() -> None:
     with pytest.raises(Refused):
         open_envelope(envelope, [key.public_key()])
     assert open_envelope(envelope, [key.public_key()], payload_type="text/plain") == b"payload"
+
+
+@pytest.mark.parametrize("sign_bit", [0, 0x80])
+@pytest.mark.parametrize("point", sorted(SMALL_ORDER))
+def test_keys_for_which_anyone_could_sign_are_refused(
+    point: bytes, sign_bit: int, tmp_path: Path
+) -> None:
+    raw = point[:31] + bytes([point[31] | sign_bit])
+    text = FINGERPRINT_PREFIX + base64.b64encode(raw).decode()
+    with pytest.raises(InvalidInput, match="not an Ed25519 fingerprint"):
+        public_from_fingerprint(text)
+    save_public(Ed25519PublicKey.from_public_bytes(raw), tmp_path / "weak.pub")
+    with pytest.raises(InvalidInput, match="Ed25519 public key"):
+        load_public(tmp_path / "weak.pub")
+
+
+def test_the_device_knows_the_same_weak_keys() -> None:
+    assert envelope.SMALL_ORDER == SMALL_ORDER

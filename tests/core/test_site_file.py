@@ -8,7 +8,7 @@ from collegium.core.errors import InvalidSiteFile, MissingInput
 from collegium.core.mechanism import Budget
 from collegium.core.site_file import SiteFile
 
-KEY = "ed25519:" + "A" * 43 + "="
+KEY = "ed25519:" + "Q" * 43 + "="
 GOOD = f"""
 schema = 1
 [site]
@@ -133,7 +133,7 @@ def test_a_real_site_trusts_somebody_by_name(tmp_path: Path) -> None:
 
 def test_a_signer_has_one_spelling(tmp_path: Path) -> None:
     """Two spellings of one key would count as two signers."""
-    twin = "ed25519:" + "A" * 42 + "B="
+    twin = "ed25519:" + "Q" * 42 + "R="
     with pytest.raises(InvalidSiteFile, match="unusual spelling"):
         load(tmp_path, GOOD.replace(f'["{KEY}"]', f'["{KEY}", "{twin}"]'))
 

@@ -92,8 +92,8 @@ def test_kinds(encoder: bytes, patches: bytes, convolution: bytes, dense: bytes)
 def test_auto_lists_what_suits(
     encoder: bytes, patches: bytes, convolution: bytes, dense: bytes
 ) -> None:
-    assert recipes(encoder, AUTO) == (FP32, DYNAMIC, MATMUL)
-    assert recipes(patches, AUTO) == (FP32, DYNAMIC)  # without a table both are one file
+    assert recipes(encoder, AUTO) == recipes(patches, AUTO) == (FP32, DYNAMIC)
+    assert recipes(encoder, MATMUL) == (FP32, MATMUL)
     assert recipes(convolution, AUTO, "x86") == (FP32, STATIC, PERCENTILE, CONV)
     assert recipes(convolution, AUTO, "arm") == (FP32, S8S8, PERCENTILE, CONV)
     assert recipes(dense, AUTO) == (FP32,)
