@@ -112,7 +112,7 @@ def nets(draw: Any) -> tuple[nn.Module, tuple[int, ...]]:
     return nn.Sequential(*layers), (inputs,)
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(made=nets())
 def test_random_nets_export_and_quantize(made: tuple[nn.Module, tuple[int, ...]]) -> None:
     model, shape = made
