@@ -17,8 +17,8 @@ CANDIDATE = {
     "accuracy": ("Accuracy", "num", "percent"),
     "agreement": ("Agreement", "num", "percent"),
     "fidelity": ("with own fp32", "num", "percent"),
-    "metric_delta": ("Change of accuracy", "num", "points"),
-    "auc_delta": ("of AUC", "num", "points"),
+    "metric_delta": ("accuracy, points", "num", "points"),
+    "auc_delta": ("AUC, points", "num", "points"),
     "size_bytes": ("Size", "num", "size"),
     "cpu_ms": ("CPU time", "num", "ms"),
     "latency_ratio": ("of fp32", "num", "ratio"),
@@ -131,7 +131,7 @@ def _cell(key: str, value: Any) -> str:
         case "percent":
             return pages.percent(value)
         case "points":
-            return f"{100 * value:+.1f} points"
+            return f"{100 * value:+.1f}"
         case "size":
             return words.size(value)
         case "ms":
