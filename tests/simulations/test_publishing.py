@@ -128,7 +128,7 @@ def test_private_records_are_refused_with_the_cure(run: Path, tmp_path: Path) ->
     for option in ("test", "transfer"):
         for origin, error in (("private", Refused), ("mine", InvalidInput)):
             np.savez(path, x=test.x, y=test.y, name="records", origin=origin)
-            with pytest.raises(error, match="public.*synthetic"):
+            with pytest.raises(error, match=r"public.*synthetic"):
                 publish(run, Wish(out=tmp_path / "b", **{option: path}))
     assert not (tmp_path / "b").exists()
 
