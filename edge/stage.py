@@ -169,8 +169,11 @@ def _used(inputs: Inputs, student: Student, transfer: PublicSet) -> Inputs:
     """Return the sets that were used: an untrained model has learned from none."""
     if student.settings is None:
         return replace(inputs, transfer=None)
-    patient = bool(student.settings["patience"])
-    return replace(inputs, early_stopping=transfer if patient else None)
+    return replace(
+        inputs,
+        early_stopping=transfer if student.settings["patience"] else None,
+        temperature=transfer if "scale" in student.settings else None,
+    )
 
 
 def _measured(work: Work, student: Student, known: Mapping[str, Timing] | None) -> _Measured:

@@ -23,6 +23,7 @@ from .export import export_onnx, raw_dtype
 from .inputs_json import sample_texts
 from .papers import Inputs
 from .quantize import quantize, recipes
+from .rescale import rescaled
 from .students import SAME, build_student, parameter_count, recipe_for, resolve_student
 
 log = logging.getLogger(__name__)
@@ -137,7 +138,7 @@ def student_of(work: Work) -> Student:
     count = parameter_count(student)
     if kind == SAME:
         return Student(model=student, kind=kind, parameters=count)
-    recipe = recipe_for(kind, plan.distillation)
+    recipe = recipe_for(kind, plan.distillation, classes=len(plan.model.classes))
     done = distil(
         work.teacher,
         student,
@@ -149,6 +150,9 @@ def student_of(work: Work) -> Student:
     )
     log.info("distilled '%s' in %d steps, loss %.4f", kind, done.steps, done.loss)
     settings = asdict(recipe) | {"steps": done.steps, "kept_step": done.kept_step}
+    if recipe.loss == "logit-std":  # it teaches the order of the answers, not how sure they are
+        student = rescaled(work.teacher, student, transfer.x)
+        settings["scale"] = round(float(student.get_buffer("factor")), 6)
     return Student(model=student, kind=kind, parameters=count, settings=settings)
 
 
