@@ -1,4 +1,4 @@
-"""One factor on a student's logits: what standardised distillation leaves open, it never learned."""
+"""One factor on a student's logits, which standardised distillation leaves open."""
 
 from __future__ import annotations
 

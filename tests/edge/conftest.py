@@ -78,7 +78,7 @@ def made(teacher: nn.Module, glyphs: PublicSet, tmp_path_factory: pytest.TempPat
     save_public(key.public_key(), folder / "trusted.pub")
     heard: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stage_work, "recipe_for", lambda *_: SHORT)
+        patch.setattr(stage_work, "recipe_for", lambda *_, **__: SHORT)
         result = stage.make_bundle(
             teacher,
             plan=make_plan(
