@@ -131,6 +131,13 @@ class PolicySection:
             "a plan says"
         ),
     )
+    open_data: bool = field(
+        default=False,
+        metadata=about(
+            "Whether everybody may see these records already: only then may a simulation set some "
+            "of them aside as public ones"
+        ),
+    )
 
     @property
     def budget(self) -> Budget:

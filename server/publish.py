@@ -97,9 +97,11 @@ def _timings(folder: Path) -> dict[str, Timing] | None:
 
 
 def _keep_timings(folder: Path, timings: Mapping[str, Any]) -> None:
-    """Write what was timed; a run on a read-only disk is published all the same."""
+    """Add what was timed; a run on a read-only disk is published all the same."""
+    known = {digest: timing.row() for digest, timing in (_timings(folder) or {}).items()}
+    text = json.dumps(known | dict(timings), indent=1, sort_keys=True)
     try:
-        write_atomic(folder / TIMINGS, json.dumps(timings, indent=1, sort_keys=True).encode())
+        write_atomic(folder / TIMINGS, text.encode())
     except OSError as error:
         log.warning("the timings were not kept: %s", error.strerror)
 

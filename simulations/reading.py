@@ -12,7 +12,6 @@ from ..core.plan import Plan
 from ..core.site_file import SiteFile
 from ..data.checks import check
 from ..data.site_data import SiteData
-from ..edge.stage import require_ready, skipped
 from .records import Records, simulation_seed
 
 
@@ -50,5 +49,3 @@ def require_fit(plan: Plan, records: Records) -> None:
         )
         if problems:
             raise InvalidInput(f"the records of site '{site.name}'", problems)
-    if len(records.test) and not skipped(plan):
-        require_ready(plan, records.test.x.shape[1:])

@@ -176,6 +176,7 @@ class _Run:
         heard.stage("data")
         records = self._records(sites)
         require_fit(plan, records)
+        self._stages.require_edge(records)
         identity = run_identity(plan, custom=self._custom)
         with ExitStack() as open_files:
             store = open_files.enter_context(

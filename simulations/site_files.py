@@ -46,7 +46,25 @@ def records_of_files(plan: Plan) -> Records:
             why="code of another package runs beside records only where their site says so",
             cure="add it there, if you trust that package",
         )
+    _require_public(plan, file, path)
     return dealt(plan, file.data.asset, read(file, path, plan))
+
+
+def _require_public(plan: Plan, file: SiteFile, path: Path) -> None:
+    """Raise ``Refused`` unless the file's owner says public what the plan makes public."""
+    if simulation_of(plan).public_share and not file.policy.open_data:
+        raise Refused(
+            f"{path.name} does not say that its records are open data",
+            why="[simulation] public_share would show some of them to every device",
+            cure="set [policy] open_data = true there if everybody may see them already, or "
+            "public_share = 0",
+        )
+    if plan.edge.student != "none" and not file.policy.public_test:
+        raise Refused(
+            f"{path.name} does not declare its test part public",
+            why="the edge stage quotes exact figures of it beside the small model",
+            cure='set [policy] public_test = true there, or write [edge] student = "none"',
+        )
 
 
 def _each_site(plan: Plan, folder: Path) -> Records:

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 
 from ..client.train import Trainer
-from ..core.errors import NotBuiltYet
+from ..core.errors import InvalidInput, MissingInput, NotAvailable
 from ..core.layout import Vector
 from ..core.mechanism import MechanismSpec
 from ..core.plan import Plan
-from ..edge.stage import skipped
+from ..edge.stage import require_ready, skipped
 from ..models import registry
 from ..models.evaluate import logits
 from ..server.models_out import write_whole_model
@@ -27,6 +27,7 @@ from .baselines import run_baselines
 from .consortium import ModelFactory
 from .figures import figures
 from .listener import Listener
+from .public_sets import remember
 from .records import Records, simulation_seed
 from .workspace import load_stage, save_stage
 
@@ -59,6 +60,7 @@ class Stages:
     def values(self, records: Records, rounds: Rounds) -> dict[str, Any]:
         """Return the values of result.json that the rounds alone determine."""
         plan, privacy = self.plan, rounds.privacy
+        remember(self.folder, records)
         trainer = Trainer(self.factory(), plan, features=records.features)
         found = figures(plan, lambda x: trainer.outputs(rounds.vector, x), records)
         metrics = found.metrics
@@ -112,6 +114,11 @@ class Stages:
         save_stage(self.folder, "baselines", found)
         return found
 
+    def require_edge(self, records: Records) -> None:
+        """Raise ``InvalidInput`` for an edge stage that could not be run after the last round."""
+        if len(records.test) and not skipped(self.plan):
+            require_ready(self.plan, self.factory(), records.test, records.public)
+
     def edge(
         self, values: dict[str, Any], records: Records, vector: Vector
     ) -> dict[str, Any] | None:
@@ -133,7 +140,8 @@ class Stages:
                 given=records.public,
                 progress=self.heard.progress,
             )
-        except NotBuiltYet as error:
+        except (InvalidInput, MissingInput, NotAvailable) as error:
+            # the rounds are done and paid for: the run is finished without a small model
             self.heard.note(f"no edge model: {error.message()}")
             return None
         save_stage(self.folder, "edge", found)

@@ -75,14 +75,15 @@ def _run(plan: Plan, folder: Path, heard: Listener) -> dict[str, Any]:
     heard.stage("data")
     records = split_records(plan)
     require_fit(plan, records)
+    stages = Stages(
+        plan=plan, folder=folder, factory=lambda: registry.build(plan.model), heard=heard
+    )
+    stages.require_edge(records)
     lab = make_lab(plan, folder, records)
     job = prepare_job(lab.coordinator, folder, lab.coordinator.home.state)
     if load_stage(folder, STAGE) is None:
         drive(plan, lab, job.job, folder, heard)
     specs = mechanisms(plan, opening(plan).layout)
-    stages = Stages(
-        plan=plan, folder=folder, factory=lambda: registry.build(plan.model), heard=heard
-    )
     rounds = _rounds(plan, lab, folder, job.job, specs)
     values = stages.values(records, rounds) | {"job": job.job}
     values |= stages.baselines(records, specs)

@@ -260,3 +260,27 @@ def test_records_that_all_differ_are_dealt_as_ever(plan: Plan, tmp_path: Path) -
         train, test = holdout(whole.train_y[part], 0.1, rng)
         np.testing.assert_array_equal(data.train_x, whole.train_x[part[train]])
         np.testing.assert_array_equal(data.test_x, whole.train_x[part[test]])
+
+
+def one_file(plan: Plan, folder: Path, *, share: float, words: str) -> Plan:
+    """A plan whose one site file says ``words`` in its policy."""
+    write_site(folder, "records", count=80)
+    path = folder / "records.toml"
+    text = path.read_text().replace("public_test = true", words)
+    path.write_text(text)
+    simulation = Simulation(dataset="files", files=str(path), split="iid", public_share=share)
+    return replace(plan, simulation=simulation)
+
+
+def test_records_become_public_only_where_their_file_says_so(plan: Plan, tmp_path: Path) -> None:
+    """A share of them, and exact figures of the test part beside the small model."""
+    closed = one_file(plan, tmp_path, share=0.3, words="public_test = true")
+    with pytest.raises(Refused, match="open data"):
+        split_records(closed)
+    hidden = one_file(plan, tmp_path, share=0.0, words="public_test = false")
+    with pytest.raises(Refused, match="test part public"):
+        split_records(hidden)
+    none = replace(hidden, edge=replace(hidden.edge, student="none"))
+    assert split_records(none).public is None
+    words = "public_test = true\nopen_data = true"
+    assert split_records(one_file(plan, tmp_path, share=0.3, words=words)).public is not None
