@@ -41,6 +41,11 @@ def group() -> None:
 class DeviceVerb(click.Command):
     """A verb whose words all go to the device's program, ``--help`` too."""
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Take all words as they are, ``--`` too: the device's program reads them."""
+        ctx.params["words"] = tuple(args)
+        return []
+
     def invoke(self, ctx: click.Context) -> int:
         """Run the device's program; return its exit code."""
         return _device([str(ctx.info_name), *ctx.params["words"]])
@@ -61,7 +66,6 @@ for _name, _about in VERBS.items():
         DeviceVerb(
             _name,
             params=[click.Argument(["words"], nargs=-1, type=click.UNPROCESSED)],
-            context_settings={"ignore_unknown_options": True},
             add_help_option=False,
             help=_about,
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import functools
 import json
 import sys
 from collections.abc import Callable
@@ -10,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from ..core.errors import OutputExists, Refused, UsageError
+from ..core.errors import MissingInput, OutputExists, Refused, UsageError
 from .verbs import example
 
 if TYPE_CHECKING:
@@ -26,10 +28,36 @@ F = TypeVar("F", bound=Callable[..., Any])
 _FILE = click.Path(path_type=Path)
 
 
+def _on_disk(function: Callable[..., None]) -> Callable[..., None]:
+    """Say of a path that cannot be used that it is the path; a full disk stays one."""
+
+    @functools.wraps(function)
+    def verb(*args: Any, **typed: Any) -> None:
+        try:
+            function(*args, **typed)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise MissingInput(
+                f"{error.filename} cannot be used",
+                why=f"{error.strerror}",
+                cure="name another path",
+            ) from None
+
+    return verb
+
+
 def _signing(function: F) -> F:
     """Give a verb what every signing of an index takes."""
     for option in (
         click.option("--json", "as_json", is_flag=True, help="Print one JSON object."),
+        click.option(
+            "--book",
+            metavar="FILE",
+            type=_FILE,
+            help="What was signed before, kept out of the served folder: a folder that was put "
+            "back to an older state revives nothing. Default: beside the first key, PEM.book.",
+        ),
         click.option(
             "--days",
             type=click.IntRange(1, 3650),
@@ -62,10 +90,12 @@ def _signing(function: F) -> F:
 @click.command(epilog=example("edge device --out device.py"))
 @click.option("--out", required=True, metavar="FILE", type=_FILE, help="File to write.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@_on_disk
 def device(out: Path, as_json: bool) -> None:
     """Write the one file that a device runs: verify, predict, init, pull, rollback, health.
 
     It needs Python 3.11, numpy, onnxruntime and cryptography, and is the same for every model.
+    Nothing checks this file, so bring it to a device by a way that you trust, or tell its SHA-256.
     """
     from ..core.digest import sha256_hex
     from ..core.files import write_atomic
@@ -101,6 +131,7 @@ def device(out: Path, as_json: bool) -> None:
     help="How many of the keys, trusted ones included, must have signed BUNDLE.",
 )
 @_signing
+@_on_disk
 def index(
     *,
     folder: Path,
@@ -109,6 +140,7 @@ def index(
     keys: tuple[Path, ...],
     trusted: tuple[Path, ...],
     days: int,
+    book: Path | None,
     as_json: bool,
 ) -> None:
     """Add BUNDLE to the publication in FOLDER and sign its index; without BUNDLE, sign anew.
@@ -116,16 +148,24 @@ def index(
     Any web server can serve FOLDER as it is. A first bundle makes the publication.
     """
     from ..edge import publication
+    from ..edge.publication_book import beside
+    from ..edge.publication_index import read_index
 
     signers, others = _private(keys), _public(trusted)
+    kept = book or beside(keys[0])
     if bundle is None:
-        found = publication.refresh(folder, signers, trusted=others, valid_days=days)
+        found = publication.refresh(folder, signers, trusted=others, valid_days=days, book=kept)
     else:
         publication.add(
-            folder, bundle, signers, trusted=others, threshold=threshold, valid_days=days
+            folder,
+            bundle,
+            signers,
+            trusted=others,
+            threshold=threshold,
+            valid_days=days,
+            book=kept,
         )
-        believed = [*(key.public_key() for key in signers), *others]
-        found = publication.read_index(folder, believed)
+        found = read_index(folder, [*(key.public_key() for key in signers), *others])
     _tell(folder, found, as_json=as_json)
 
 
@@ -136,6 +176,7 @@ def index(
 @click.argument("version", metavar="VERSION", type=click.IntRange(1))
 @click.option("--reason", required=True, metavar="TEXT", help="Why, in one line; devices show it.")
 @_signing
+@_on_disk
 def withdraw(
     *,
     folder: Path,
@@ -144,13 +185,21 @@ def withdraw(
     keys: tuple[Path, ...],
     trusted: tuple[Path, ...],
     days: int,
+    book: Path | None,
     as_json: bool,
 ) -> None:
     """Take VERSION back, for good: devices leave it at their next pull."""
     from ..edge import publication
+    from ..edge.publication_book import beside
 
     found = publication.withdraw(
-        folder, version, reason, _private(keys), trusted=_public(trusted), valid_days=days
+        folder,
+        version,
+        reason,
+        _private(keys),
+        trusted=_public(trusted),
+        valid_days=days,
+        book=book or beside(keys[0]),
     )
     _tell(folder, found, as_json=as_json)
 
@@ -172,6 +221,7 @@ def withdraw(
 )
 @click.option("--yes", is_flag=True, help="Sign without asking.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object; needs --yes.")
+@_on_disk
 def sign(path: Path, key: Path, trusted: tuple[Path, ...], yes: bool, as_json: bool) -> None:
     """Add your signature to a bundle, or to the index of a publication, after showing it.
 
@@ -224,16 +274,20 @@ def _tell(folder: Path, found: Index, *, as_json: bool) -> None:
 
     if as_json:
         versions = [offer.version for offer in found.offers]
+        simulated = [offer.version for offer in found.offers if offer.simulated]
         gone = [each.version for each in found.withdrawn]
         answer = {"folder": str(folder), "name": found.name, "sequence": found.sequence}
         times = {"created": found.created.isoformat(), "expires": found.expires.isoformat()}
-        lists = {"versions": versions, "withdrawn": gone}
-        click.echo(json.dumps(answer | times | lists, ensure_ascii=False))
+        lists = {"versions": versions, "simulated": simulated, "withdrawn": gone}
+        program = {"device_digest": found.device_digest}
+        click.echo(json.dumps(answer | times | lists | program, ensure_ascii=False))
         return
-    offered = ", ".join(str(offer.version) for offer in found.offers) or "none"
+    offers = [f"{o.version}{' (simulated)' if o.simulated else ''}" for o in found.offers]
+    offered = ", ".join(offers) or "none"
     click.echo(clean(f"{folder}: {found.name}, index {found.sequence}, versions {offered}"))
     for each in found.withdrawn:
         click.echo(clean(f"withdrawn: version {each.version}, {each.reason}"))
+    click.echo(f"device.py {found.device_digest}: tell it to those who fetch device.py from there")
     click.echo(f"valid until {found.expires:%Y-%m-%d}; `collegium edge index` signs it anew")
 
 

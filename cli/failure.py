@@ -61,6 +61,8 @@ def _translate(error: BaseException) -> CollegiumError:
         )
     if isinstance(error, PermissionError):
         return MissingInput(f"{error.filename} cannot be opened", why=f"{error.strerror}")
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        return MissingInput("a path is longer than this system takes", why=f"{error.strerror}")
     log = _keep_traceback(error)
     return CollegiumError(
         f"Internal error ({type(error).__name__})",

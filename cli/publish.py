@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..core.errors import Interrupted
 from .verbs import example
 
 if TYPE_CHECKING:
@@ -63,23 +64,42 @@ _FILE = click.Path(path_type=Path)
 @click.option(
     "--date",
     type=click.DateTime(["%Y-%m-%d"]),
-    help="Day from which the bundle is valid; default today. The same day gives the same bytes.",
+    help="Day from which the bundle is valid, tomorrow at the latest; default today. The same "
+    "day gives the same bytes.",
 )
-@click.option("--to", metavar="FOLDER", type=_FILE, help="Publication folder that it is added to.")
+@click.option(
+    "--to",
+    metavar="FOLDER",
+    type=_FILE,
+    help="Publication that it is added to, made where there is none: copies the bundle there, "
+    "signs the index anew with the same keys, writes device.py and a page. Web servers can serve "
+    "FOLDER as it is; devices then `edge pull`. Whether it may is asked before any work.",
+)
+@click.option(
+    "--book",
+    metavar="FILE",
+    type=_FILE,
+    help="For --to: what was signed before, kept out of FOLDER; default beside the first key.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON.")
 def command(run: Path, date: datetime | None, as_json: bool, **typed: Any) -> None:
     """Distil, export, quantize, gate and sign the global model of RUN.
 
     Everything that touches the model from here on is public or synthetic: private records are
-    refused. --to adds the bundle to a folder that any web server can serve.
+    refused. With --to it is offered to devices at once.
     """
     from ..server.result import require_gate
     from ..simulations.publishing import Wish, publish
     from .stage_lines import stage_lines
 
     wish = Wish(created=date.replace(tzinfo=UTC) if date else None, **typed)
-    with stage_lines(quiet=as_json) as progress:
-        found = publish(run, wish, progress=progress)
+    try:
+        with stage_lines(quiet=as_json) as progress:
+            found = publish(run, wish, progress=progress)
+    except KeyboardInterrupt:
+        raise Interrupted(
+            "publishing was interrupted", why="nothing was written", cure="type it again"
+        ) from None
     if as_json:
         click.echo(json.dumps(found, ensure_ascii=False))
     require_gate({"edge": found})

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 UNTRAINED = ("same", "none")
 """Students that learn nothing: the global model itself, or no edge stage."""
-STUDENTS = ("auto", *UNTRAINED, "cnn:tiny", "cnn:small", "cnn:base", "mlp:small")
+STUDENTS = (
+    "auto", *UNTRAINED, "cnn:tiny", "cnn:small", "cnn:base", "mlp:tiny", "mlp:small", "mlp:base",
+)  # fmt: skip
 RECIPES = (
     "auto", "fp32", "int8-static", "int8-static-percentile", "int8-static-conv",
     "int8-static-s8s8", "int8-dynamic", "int8-dynamic-matmul",

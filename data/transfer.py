@@ -14,7 +14,7 @@ from ..core.plan_model import ModelRef
 from ..privacy.origin import require_releasable
 from .glyphs import glyph_set
 from .public import PublicSet
-from .transfer_noise import Tokens, bounds_rows, noise_images, noise_texts
+from .transfer_noise import ROWS, Tokens, bounds_rows, noise_images, noise_texts
 
 GLYPHS = 12_000
 GLYPH_MODEL, GLYPH_SHAPE = "collegium:glyph-cnn", (8, 8)
@@ -30,8 +30,8 @@ def transfer_set(
     """Return the plan's transfer set, without labels: raw records as the sites' model reads them.
 
     ``auto`` is the ``given`` set where there is one; else glyphs for the model of small digits,
-    rows within bounds for tables, and random textures or tokens for all others: synthetic sets
-    that need no data at all (``data_free``). ``tokens`` says which numbers a text model reads;
+    rows within bounds for tables, and random textures or tokens for all others; the last two
+    need no data at all (``data_free``). ``tokens`` says which numbers a text model reads;
     random texts cannot be made without it. Raises ``InvalidInput`` for a name that is not
     known and for a set that does not fit the model or has another digest, ``MissingInput`` when
     none was given where the plan asks for it, ``Refused`` for private records.
@@ -53,6 +53,22 @@ def transfer_set(
         cure=f'use "{AUTO}", "{PUBLIC}", "{PREFIX}...", "{GLYPH_SET}", "{NOISE}", or '
         f'"{BOUNDS}" with [model.bounds]',
     )
+
+
+def takes_given(plan: Plan) -> bool:
+    """Return whether the plan's transfer set may come from outside."""
+    name = plan.edge.transfer
+    return name in (AUTO, PUBLIC) or name.startswith(PREFIX)
+
+
+def known_size(plan: Plan, given: PublicSet | None) -> int | None:
+    """Return how many records the plan's transfer set has, None where it has to be made first."""
+    if takes_given(plan) and given is not None:
+        return len(given)
+    name = _automatic(plan.model) if plan.edge.transfer == AUTO else plan.edge.transfer
+    if name == GLYPH_SET:
+        return GLYPHS
+    return ROWS if name == BOUNDS else None
 
 
 def _automatic(model: ModelRef) -> str:

@@ -13,8 +13,21 @@ from .uses import Inputs
 
 SIMULATED = "**Simulated: no privacy guarantee.** The noise was seeded."
 DATA_FREE = (
-    "**Data-free student:** it learned from noise alone, for no public records like these were at "
-    "hand. Expect it to be worse on real records than a student that saw public ones."
+    "**Data-free student:** it learned from records that were made up without any data. Expect it "
+    "to be worse on real records than a student that saw public ones."
+)
+CUSTOM = (
+    "- global model: custom. Its sites, model or strategy were objects that the plan does not "
+    "describe, so that the plan's {name} need not be what was trained"
+)
+CALIBRATED = (
+    "- the sites' own scores, counted in bins, fitted {what} into the global model after training "
+    "([calibration]); the run's statement covers them"
+)
+UNTRAINED = "nothing"  # how a card says that an open model is architecture alone
+PATIENTS = (
+    " They take records as independent: where one patient has several in the test part, they are "
+    "too narrow."
 )
 
 
@@ -25,7 +38,7 @@ class CardFacts:
     ``privacy`` is the run's statement, ``teacher`` the global model's figures on the test part,
     ``base`` the open model's card and ``student_weights`` that of the student's, ``distillation``
     the settings as plain values, ``remark`` what must be said of the choice, ``audit`` what
-    ``leakage_quote`` gives.
+    ``leakage_quote`` gives; ``custom``: the run was not all the plan's.
     """
 
     inputs: Inputs | None = None
@@ -40,6 +53,7 @@ class CardFacts:
     remark: str = ""
     audit: str | Mapping[str, Any] = "not run"
     version: int = 1
+    custom: bool = False
 
 
 def card_text(
@@ -55,7 +69,7 @@ def card_text(
     parts = (
         _head(plan, told, simulated),
         _origin(plan, told),
-        _figures(chosen, told),
+        _figures(plan, chosen, told),
         _classes(chosen),
         _candidates(rows, chosen),
         _limits(plan, told),
@@ -111,21 +125,21 @@ def _head(plan: Plan, told: CardFacts, simulated: bool) -> Iterator[str]:
 def _origin(plan: Plan, told: CardFacts) -> Iterator[str]:
     yield "## Where it comes from"
     yield ""
-    yield (
-        f"- global model: the open model {plan.model.name}, fine-tuned together by "
-        f"{_count(len(plan.sites), 'site')} over {_count(plan.rounds.count, 'round')}"
-    )
+    if told.custom:
+        yield CUSTOM.format(name=plan.model.name)
+    else:
+        yield (
+            f"- global model: the open model {plan.model.name}, fine-tuned together by "
+            f"{_count(len(plan.sites), 'site')} over {_count(plan.rounds.count, 'round')}"
+        )
     if told.base is not None:
         yield f"- open model: trained on {told.base.trained_on}; licence {told.base.license}"
+    yield from _fitted(plan)
     if told.student:
         size = f", {told.parameters:,} parameters" if told.parameters else ""
         yield f"- student: {told.student}{size}"
     if told.student_weights is not None:
-        open_one = told.student_weights
-        yield (
-            f"- the student started from {open_one.name}: trained on {open_one.trained_on}; "
-            f"licence {open_one.license}"
-        )
+        yield _start(told.student_weights)
     if told.distillation is not None:
         settings = ", ".join(f"{key} {value}" for key, value in told.distillation.items())
         yield f"- distillation: {settings}"
@@ -143,10 +157,29 @@ def _origin(plan: Plan, told: CardFacts) -> Iterator[str]:
         yield f"Not used: {', '.join(unused)}."
 
 
-def _figures(row: Parity, told: CardFacts) -> Iterator[str]:
+def _fitted(plan: Plan) -> Iterator[str]:
+    """Say what the sites' counts fitted, which "temperature" among the sets does not mean."""
+    asked = plan.calibration
+    if asked is None:
+        return
+    parts = ["a threshold"] * (asked.criterion != "none") + ["a temperature"] * asked.temperature
+    yield CALIBRATED.format(what=" and ".join(parts))
+
+
+def _start(own: ModelCard) -> str:
+    words = f"{own.name}: trained on {own.trained_on}; licence {own.license}"
+    if own.trained_on.startswith(UNTRAINED):
+        return f"- the student has the layers of {words}. It started without any open weights"
+    return f"- the student started from {words}"
+
+
+def _figures(plan: Plan, row: Parity, told: CardFacts) -> Iterator[str]:
     yield "## How good it is"
     yield ""
-    yield f"On {row.n} public records, the same for both models; intervals are 95 %."
+    yield (
+        f"On {row.n} public records, the same for both models; intervals are 95 %."
+        + PATIENTS * (plan.privacy.unit == "patient")
+    )
     yield ""
     yield "| | this model | global model | difference |"
     yield "|---|--:|--:|--:|"

@@ -85,7 +85,14 @@ def countersign(
         return False
     new = json.loads(make_envelope(found.payload, [key]))
     others = [entry for entry in found.entries if entry.get("keyid") != own]
-    write_atomic(found.path, canonical_bytes(new | {"signatures": [*others, *new["signatures"]]}))
+    envelope = canonical_bytes(new | {"signatures": [*others, *new["signatures"]]})
+    if len(envelope) > MAX_ENVELOPE_BYTES:
+        raise Refused(
+            f"{found.path.name} would have {len(envelope):,} bytes",
+            why=f"no device reads more than {MAX_ENVELOPE_BYTES:,}",
+            cure="ask its publisher for a shorter one",
+        )
+    write_atomic(found.path, envelope)
     return True
 
 
@@ -140,13 +147,17 @@ def _bundle_facts(folder: Path, payload: bytes) -> list[tuple[str, str]]:
 
 def _index_facts(payload: bytes) -> list[tuple[str, str]]:
     index = parse_index(payload)
-    offers = [f"{offer.version} ({offer.digest})" for offer in index.offers]
+    offers = [
+        f"{offer.version} ({offer.digest}){', simulated: no guarantee' if offer.simulated else ''}"
+        for offer in index.offers
+    ]
     gone = [f"{each.version}: {each.reason}" for each in index.withdrawn]
     return [
         ("what", "the index of a publication"),
         ("name", index.name),
         ("index", str(index.sequence)),
         ("until", index.expires.isoformat()),
+        ("device.py", index.device_digest or "not named"),
         *(("offers", text) for text in offers),
         *(("withdraws", text) for text in gone),
     ]

@@ -22,6 +22,8 @@ METHODS = {
     "auc": "95 % percentile interval of the paired difference over bootstrap resamples within each "
     "class, seed fixed (Efron & Tibshirani 1993); two classes: class 1, more: mean over the "
     "classes, each against the rest",
+    "assumption": "records are independent: with several records of one person in the test part "
+    "both intervals are too narrow",
 }
 """Which interval parity.json quotes, by figure."""
 

@@ -23,6 +23,7 @@ def parity_report(
     *,
     wanted: str,
     prefer: str,
+    target: str = "here",
     sets: Mapping[str, Any],
     timings: Mapping[str, Timing],
     audit: Mapping[str, Any] | None = None,
@@ -31,6 +32,7 @@ def parity_report(
 ) -> dict[str, Any]:
     """Return parity.json as plain values; the same arguments give the same report.
 
+    ``wanted``, ``prefer`` and ``target`` are the plan's words in [edge],
     ``sets`` are the sets by use (``Inputs.origins``), ``timings`` those of the rows,
     ``teacher`` the global model's figures on the same records, ``audit`` the run's audit.json;
     ``facts`` are added as they are (student, parameters).
@@ -39,11 +41,12 @@ def parity_report(
     machines = [dict(timing.machine) for timing in own.values()]
     return {
         "schema": 1,
-        "rule": rule_for(wanted, prefer),
+        "rule": rule_for(wanted, prefer, target),
         "wanted": wanted,
         "prefer": prefer,
+        "target": target,
         "chosen": chosen.recipe,
-        "remark": remark(chosen, wanted, prefer),
+        "remark": remark(chosen, wanted, prefer, target),
         "limits": limits.row(),
         "teacher": dict(teacher or {}),
         "candidates": [row.row() for row in rows],

@@ -6,7 +6,7 @@ import html
 import json
 from dataclasses import asdict
 
-from .device.index import Index
+from .device.index import Index, Offer
 
 _STYLE = (
     "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}"
@@ -31,6 +31,7 @@ def index_page(index: Index) -> bytes:
     rows = "".join(
         f"<tr><td>{offer.version}</td><td>{offer.size_bytes:,} bytes</td>"
         f'<td><a href="{html.escape(offer.folder)}/card.md">card</a></td>'
+        f"<td>{_promise(offer)}</td>"
         f"<td><code>{html.escape(offer.digest)}</code></td></tr>"
         for offer in offers
     )
@@ -46,11 +47,19 @@ def index_page(index: Index) -> bytes:
         f"<p>Index {index.sequence} of {index.created:%Y-%m-%d %H:%M} UTC, valid until "
         f"{index.expires:%Y-%m-%d}. Devices trust <code>index.sig</code> and their own keys, "
         "never this page.</p>"
-        f"<table><tr><th>version<th>files<th>about<th>digest</tr>{rows}</table>"
+        f"<table><tr><th>version<th>files<th>about<th>privacy<th>digest</tr>{rows}</table>"
         + (f"<h2>Withdrawn</h2><ul>{gone}</ul>" if gone else "")
-        + "<h2>On a device</h2><p>With Python 3.11, numpy, onnxruntime and cryptography, "
-        '<a href="device.py">device.py</a> and the public key that the publisher gave you '
-        "by another way:</p><pre>python device.py init home --from URL --key PEM\n"
+        + "<h2>On a device</h2><p>With Python 3.11, numpy, onnxruntime and cryptography, and two "
+        "things that the publisher gives you <b>by another way than this page</b>: the public "
+        "key, and <code>device.py</code>, which checks all the rest and which nothing checks. "
+        'This <a href="device.py">device.py</a> is the same file if its SHA-256 '
+        "(<code>sha256sum device.py</code>) is the one that you were told; what stands here does "
+        "not count:</p>"
+        "<pre>python device.py init home --from URL --key PEM\n"
         "python device.py pull home\npython device.py predict home INPUT</pre></html>\n"
     )
     return page.encode()
+
+
+def _promise(offer: Offer) -> str:
+    return "<b>simulated: no guarantee</b>" if offer.simulated else "as its card says"

@@ -26,6 +26,7 @@ __all__ = [
     "STATIC",
     "GraphKind",
     "graph_kind",
+    "is_calibrated",
     "quantize",
     "recipes",
 ]
@@ -83,6 +84,11 @@ def quantize(model: bytes, recipe: str, calibration: PublicSet, target: str = "h
     require_releasable(calibration.origin, "calibration")
     _require_suited(graph_kind(model), recipe)
     return _MAKERS[recipe](model, calibration.x, processor(target))
+
+
+def is_calibrated(recipe: str) -> bool:
+    """Return whether this recipe reads the calibration records."""
+    return recipe.startswith(STATIC)
 
 
 def _auto(model: bytes, kind: GraphKind, target: str) -> tuple[str, ...]:

@@ -48,6 +48,16 @@ def processor(target: str, *, machine: str = "", flags: frozenset[str] | None = 
     return Processor(spare_bit=name in X86 and bool(found) and not _vnni(found))
 
 
+def runs_here(target: str, *, machine: str = "") -> bool:
+    """Return whether this machine's times are those of a ``target``: is it such a processor?
+
+    ``machine`` stands in for what this machine says of itself.
+    """
+    name = (machine or platform.machine()).lower()
+    names = {"arm": ARM, "x86": X86}.get(target)
+    return names is None or name.startswith(names)
+
+
 def _vnni(flags: frozenset[str]) -> bool:
     return bool(flags & {"avx512_vnni", "avx_vnni"})
 

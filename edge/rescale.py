@@ -27,18 +27,19 @@ class Rescaled(nn.Module):
 
 
 def rescaled(teacher: nn.Module, student: nn.Module, x: NDArray[np.generic]) -> Rescaled:
-    """Return the student with the factor that brings its logits nearest to its teacher's.
+    """Return the student with the factor that spreads its logits as its teacher's are spread.
 
-    Least squares over centred logits on at most ``MOST_RECORDS`` of the public records ``x``
-    (n, ...): the teacher's confidence, and with it the consortium's temperature, travels on. Left
-    at 1 where the two have nothing in common.
+    The ratio of their deviations over centred logits on at most ``MOST_RECORDS`` of the public
+    records ``x`` (n, ...): the teacher's confidence, and with it the consortium's temperature,
+    travels on. Least squares would flatten it further, the less the two agree. Left at 1 where
+    the two have nothing in common.
     """
     some = x[:MOST_RECORDS]
     wanted, own = (_centred(finite_outputs(logits(net, some))) for net in (teacher, student))
-    square = float((own * own).sum())
-    factor = float((wanted * own).sum()) / square if square > 0 else 1.0
-    known = np.isfinite(factor) and factor > 0
-    return Rescaled(student, float(np.clip(factor, LEAST, MOST)) if known else 1.0).eval()
+    if not float((wanted * own).sum()) > 0:
+        return Rescaled(student, 1.0).eval()
+    factor = float(np.sqrt((wanted * wanted).sum() / (own * own).sum()))
+    return Rescaled(student, float(np.clip(factor, LEAST, MOST))).eval()
 
 
 def _centred(outputs: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -22,12 +22,15 @@ LIBRARIES: Mapping[str, str] = MappingProxyType(
         "onnxruntime": "MIT",
         "cryptography": "Apache-2.0 OR BSD-3-Clause",
         "onnx": "Apache-2.0",
+        "onnxscript": "MIT",
         "torch": "BSD-3-Clause",
     }
 )
 """What made the file, with its licence; a device needs the first three only."""
 SPDX = ("Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "CC0-1.0", "CC-BY-4.0", "MIT", "Unlicense")
 """Licences that a card may name and CycloneDX lists; any other is told by its name."""
+SMALLER = 1.05  # a file that is smaller by less is not called smaller
+CUSTOM = "a run whose sites, model or strategy were objects that its plan does not describe"
 MAIN, BASE, STUDENT = "model:edge", "model:base", "model:student"
 
 
@@ -36,16 +39,19 @@ class Material:
     """What the bill tells beside the model's bytes; nothing that is unknown need be given.
 
     ``base`` is the open model's card; ``student`` that of the student's open weights where it
-    had any; ``student_name`` and ``parameters`` describe the student, ``version`` the bundle.
+    is one; ``student_name``, ``architecture`` and ``parameters`` describe the student,
+    ``version`` the bundle; ``custom``: the run was not all the plan's.
     """
 
     plan: Plan | None = None
     base: ModelCard | None = None
     student: ModelCard | None = None
     student_name: str = ""
+    architecture: str = ""
     parameters: int = 0
     version: int = 1
     chosen: Parity | None = None
+    custom: bool = False
     limitations: Sequence[str] = field(default_factory=tuple)
 
 
@@ -62,8 +68,7 @@ def bill_of_materials(
     https://cyclonedx.org/docs/1.6/json/ ; the serial number follows from the content.
     """
     told = material or Material()
-    custodian = told.plan.consortium if told.plan else str(lineage.get("consortium", name))
-    data = [_data(use, about, custodian) for use, about in inputs.origins().items()]
+    data = [_data(use, about) for use, about in inputs.origins().items()]
     models = [_base(told, lineage)]
     if told.student is not None:
         models.append(_open_model(STUDENT, told.student))
@@ -114,8 +119,8 @@ def _card(told: Material, inputs: Inputs) -> dict[str, Any]:
         parameters["inputs"] = [{"format": f"raw records: {inputs.parity.x.dtype} {list(shape)}"}]
         parameters["outputs"] = [{"format": f"logits of {len(told.plan.model.classes)} classes"}]
         cases = [f"tell apart: {', '.join(told.plan.model.classes)}"]
-    if told.student_name:
-        parameters["modelArchitecture"] = told.student_name
+    if shape_of_it := told.architecture or told.student_name:
+        parameters["modelArchitecture"] = shape_of_it
     card: dict[str, Any] = {
         "modelParameters": parameters,
         "considerations": {
@@ -123,9 +128,7 @@ def _card(told: Material, inputs: Inputs) -> dict[str, Any]:
             **({"useCases": cases} if cases else {}),
             "technicalLimitations": list(told.limitations)
             or ["measured on the public records named in parity.json, and on nothing else"],
-            "performanceTradeoffs": [
-                "smaller than the global model; what that costs is in parity.json"
-            ],
+            "performanceTradeoffs": [_tradeoff(told.chosen)],
             "ethicalConsiderations": [
                 {
                     "name": "records of the sites could be told from the model",
@@ -139,6 +142,14 @@ def _card(told: Material, inputs: Inputs) -> dict[str, Any]:
     if told.parameters:
         card["properties"] = [{"name": "collegium:parameters", "value": str(told.parameters)}]
     return card
+
+
+def _tradeoff(row: Parity | None) -> str:
+    ratio = row.size_ratio_global if row else None
+    if ratio is None:
+        return "what was lost beside the global model is in parity.json"
+    size = f"{ratio:.1f} times smaller than" if ratio >= SMALLER else "about as large as"
+    return f"{size} the global model's file; what was lost beside it is in parity.json"
 
 
 def _metrics(row: Parity) -> list[dict[str, Any]]:
@@ -170,11 +181,10 @@ def _metrics(row: Parity) -> list[dict[str, Any]]:
 def _base(told: Material, lineage: Mapping[str, Any]) -> dict[str, Any]:
     if told.base is not None:
         return _open_model(BASE, told.base)
-    return {
-        "type": "machine-learning-model",
-        "bom-ref": BASE,
-        "name": str(lineage.get("model", "unknown")),
-    }
+    base = {"type": "machine-learning-model", "bom-ref": BASE}
+    if told.custom:
+        return base | {"name": "custom", "description": CUSTOM}
+    return base | {"name": str(lineage.get("model", "unknown"))}
 
 
 def _open_model(reference: str, card: ModelCard) -> dict[str, Any]:
@@ -193,8 +203,11 @@ def _open_model(reference: str, card: ModelCard) -> dict[str, Any]:
     return component
 
 
-def _data(use: str, about: Mapping[str, Any], custodian: str) -> dict[str, Any]:
-    """Return one set: what it was used for, and that its origin lets everyone see it."""
+def _data(use: str, about: Mapping[str, Any]) -> dict[str, Any]:
+    """Return one set: what it was used for, and that its origin lets everyone see it.
+
+    No custodian is named: nobody told whose a public set is.
+    """
     return {
         "type": "data",
         "bom-ref": f"data:{use}",
@@ -206,7 +219,6 @@ def _data(use: str, about: Mapping[str, Any], custodian: str) -> dict[str, Any]:
                 "name": str(about["name"]),
                 "classification": str(about["origin"]),
                 "description": f"used for {use.replace('_', ' ')}; {about['records']} records",
-                "governance": {"custodians": [{"organization": {"name": custodian}}]},
             }
         ],
     }

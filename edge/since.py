@@ -46,24 +46,18 @@ class Field:
         """Return its version."""
         return int(self.verified.predicate["version"])
 
-    @property
-    def next_version(self) -> int:
-        """Return the version that the next bundle gets."""
-        return self.version + 1
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
     """The new model beside the one in the field, on ``n`` records of the same public set.
 
-    ``field_digest`` is what the new bundle names as the one before, ``next_version`` its version.
+    ``field_digest`` is what the new bundle names as the one before.
     Gains are new minus field, each with its 95 % interval; None where undefined. ``verdict`` says
     whether it may ship.
     """
 
     field_digest: str
     field_version: int
-    next_version: int
     test: dict[str, Any]
     n: int
     agreement: float
@@ -150,7 +144,6 @@ def compare(
     return Comparison(
         field_digest=field.digest,
         field_version=field.version,
-        next_version=field.next_version,
         test=about(test),
         n=len(test),
         agreement=float((new.argmax(axis=1) == old.argmax(axis=1)).mean()),

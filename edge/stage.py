@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from ..core.errors import GateFailed, NotBuiltYet
+from ..core.errors import GateFailed, NotBuiltYet, Refused
 from ..core.plan import Plan
 from ..data.public import PublicSet
 from ..models.evaluate import finite_outputs, logits, records_at_once
@@ -156,7 +156,7 @@ def make_bundle(
     work = replace(work, inputs=_used(inputs, student, transfer))
     found = _measured(work, student, known)
     try:
-        row = choose(found.rows, plan.edge.recipe, plan.edge.prefer)
+        row = choose(found.rows, plan.edge.recipe, plan.edge.prefer, plan.edge.target)
     except GateFailed as error:
         log.warning("no edge candidate passed: %s", error.why)
         best = max(found.rows, key=lambda each: each.agreement)
@@ -252,9 +252,22 @@ def _against_field(
     if edition.field is None:
         return None
     work.progress("compare", 0.0)
+    name = edition.field.verified.predicate["name"]
+    if name != work.plan.consortium:
+        raise Refused(
+            f"the bundle in the field is that of '{name}'",
+            why=f"this plan's consortium is '{work.plan.consortium}', and devices tell them apart",
+            cure="name a bundle of this consortium, or leave --since out",
+        )
     test = replace(work.inputs.parity, x=raw(work.inputs.parity.x))
     found = compare(
-        model, edition.field, test, files=form, tolerance=edition.tolerance, recipe=recipe
+        model,
+        edition.field,
+        test,
+        files=form,
+        tolerance=edition.tolerance,
+        recipe=recipe,
+        at_once=records_at_once(work.teacher, test.x),
     )
     require_not_worse(found)
     return found.row()

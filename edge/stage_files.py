@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,8 +17,8 @@ from .inputs_json import extra_files, input_json
 from .inputs_wordpiece import wordpiece_of
 from .parity import AT_ONCE, Limits, Parity, answers, together
 from .parity_report import leakage_quote, parity_report
+from .quantize import is_calibrated
 from .stage_work import Student, Work, raw
-from .students import OPEN
 from .timing import Timing
 
 
@@ -63,27 +63,33 @@ def files_of(work: Work, chosen: Chosen, form: Mapping[str, bytes]) -> dict[str,
 
     The same arguments give the same bytes.
     """
-    inputs = work.inputs
-    x = raw(inputs.selftest.x)
+    shipped = _with_calibration(work, [chosen.row])
+    x = raw(work.inputs.selftest.x)
     session, at_once = device.open_session(chosen.model), together(chosen.row.recipe, x, AT_ONCE)
     logits = answers(session, x, at_once)  # as a device asks
     vectors: dict[str, Any] = {"x": x, "logits": logits, "labels": logits.argmax(axis=1)}
     if work.texts:
         vectors["texts"] = np.array(work.texts)
     as_json = {
-        "parity.json": _parity_json(work, chosen),
+        "parity.json": _parity_json(_with_calibration(work, chosen.rows), chosen),
         "privacy.json": papers.privacy_statement(
-            work.statement.privacy, inputs, simulated=work.statement.simulated
+            work.statement.privacy, shipped.inputs, simulated=work.statement.simulated
         ),
-        "sbom.cdx.json": _bill(work, chosen),
+        "sbom.cdx.json": _bill(shipped, chosen),
     }
     return {
         "model.onnx": chosen.model,
-        "card.md": _card(work, chosen).encode(),
+        "card.md": _card(shipped, chosen).encode(),
         "selftest.npz": npz_bytes(**vectors),
         **form,
         **{name: json_bytes(value) for name, value in as_json.items()},
     }
+
+
+def _with_calibration(work: Work, rows: Sequence[Parity]) -> Work:
+    """Return the work whose calibration set counts as used if it set ranges in one of these."""
+    used = any(is_calibrated(row.recipe) for row in rows)
+    return replace(work, inputs=replace(work.inputs, calibrated=used))
 
 
 def _parity_json(work: Work, chosen: Chosen) -> dict[str, Any]:
@@ -94,6 +100,7 @@ def _parity_json(work: Work, chosen: Chosen) -> dict[str, Any]:
         chosen.limits,
         wanted=edge.recipe,
         prefer=edge.prefer,
+        target=edge.target,
         sets=work.inputs.origins(),
         timings=chosen.timings,
         audit=work.statement.audit,
@@ -114,15 +121,16 @@ def _card(work: Work, chosen: Chosen) -> str:
         inputs=work.inputs,
         privacy=work.statement.privacy,
         teacher=chosen.teacher,
-        base=registry.card(plan.model.name),
+        base=_base(work),
         student=student.kind,
         student_weights=_open_card(student),
         parameters=student.parameters,
         global_bytes=work.statement.global_bytes,
         distillation=student.settings,
-        remark=remark(chosen.row, plan.edge.recipe, plan.edge.prefer),
+        remark=remark(chosen.row, plan.edge.recipe, plan.edge.prefer, plan.edge.target),
         audit=leakage_quote(work.statement.audit),
         version=chosen.version,
+        custom=work.statement.custom,
     )
     return papers.card_text(
         plan, chosen.row, chosen.rows, simulated=work.statement.simulated, facts=facts
@@ -133,12 +141,14 @@ def _bill(work: Work, chosen: Chosen) -> dict[str, Any]:
     plan, student = work.plan, chosen.student
     material = papers.Material(
         plan=plan,
-        base=registry.card(plan.model.name),
+        base=_base(work),
         student=_open_card(student),
         student_name=student.kind,
+        architecture=student.architecture,
         parameters=student.parameters,
         version=chosen.version,
         chosen=chosen.row,
+        custom=work.statement.custom,
     )
     return papers.bill_of_materials(
         plan.consortium, chosen.model, work.inputs, work.statement.lineage, material=material
@@ -146,6 +156,10 @@ def _bill(work: Work, chosen: Chosen) -> dict[str, Any]:
 
 
 def _open_card(student: Student) -> ModelCard | None:
-    """Return the card of the open model that the student started from, None for any other."""
-    open_model = student.kind.partition(":")[0] in OPEN
-    return registry.card(student.kind) if open_model else None
+    """Return the card of the open model that the student is, as it started; None for any other."""
+    return None if student.start is None else registry.describe(student.start)
+
+
+def _base(work: Work) -> ModelCard | None:
+    """Return the open model's card with the plan's weights; None where it may be another one."""
+    return None if work.statement.custom else registry.describe(work.plan.model)

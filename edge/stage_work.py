@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,8 +13,9 @@ from torch import nn
 
 from ..core.errors import InvalidInput
 from ..core.plan import Plan
+from ..core.plan_model import ModelRef
 from ..data.public import PublicSet
-from ..data.transfer import GLYPH_SET, GLYPH_SHAPE
+from ..data.transfer import GLYPH_SET, GLYPH_SHAPE, known_size, takes_given
 from ..models import registry
 from ..privacy.origin import require_releasable
 from .distill import distil
@@ -24,7 +25,8 @@ from .inputs_json import sample_texts
 from .papers import Inputs
 from .quantize import quantize, recipes
 from .rescale import rescaled
-from .students import SAME, build_student, parameter_count, recipe_for, resolve_student
+from .students import SAME, Built, built_student, parameter_count, recipe_for, resolve_student
+from .students_words import architecture
 
 log = logging.getLogger(__name__)
 
@@ -37,13 +39,17 @@ Progress = Callable[[str, float], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Statement:
-    """What the run says of the model, for the papers; ``audit`` is its audit.json or None."""
+    """What the run says of the model, for the papers; ``audit`` is its audit.json or None.
+
+    ``custom``: its sites, model or strategy were objects that the plan does not describe.
+    """
 
     privacy: Mapping[str, Any]
     lineage: Mapping[str, Any]
     global_bytes: int
     simulated: bool
     audit: Mapping[str, Any] | None = None
+    custom: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,14 +65,25 @@ class Work:
     progress: Progress
     texts: tuple[str, ...] = ()
 
+    @property
+    def base(self) -> str:
+        """Return the global model's name, as far as the plan describes it."""
+        return "custom" if self.statement.custom else self.plan.model.name
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Student:
-    """The small model, trained: its kind, its size, and the settings that it learned with."""
+    """The small model, trained: its kind, its size, and the settings that it learned with.
+
+    ``architecture`` says in words what it is; ``start`` is the open model that it was, with the
+    weights that it really began with, None for a student that is no open model.
+    """
 
     model: nn.Module
     kind: str
     parameters: int
+    architecture: str = ""
+    start: ModelRef | None = None
     settings: Mapping[str, Any] | None = None
 
 
@@ -92,8 +109,16 @@ def inputs_of(plan: Plan, transfer: PublicSet, test: PublicSet) -> tuple[Inputs,
             why=f"the edge stage needs at least {needed} and 1",
             cure="give larger public or synthetic sets",
         )
+    classes = len(plan.model.classes)
+    if test.y is not None and not 0 <= int(test.y.min()) <= int(test.y.max()) < classes:
+        raise InvalidInput(
+            f"'{test.name}' has labels of no class of the plan",
+            why=f"the plan's classes are numbered 0 to {classes - 1}",
+            cure="give labels as indices into [model] classes",
+        )
     if transfer.x.shape[1:] != test.x.shape[1:]:
         raise _unlike(transfer.name, transfer.x.shape[1:], test.x.shape[1:])
+    _require_one_type(transfer, test)
     cut = min(CALIBRATION, len(transfer) - asked)
     texts: tuple[str, ...] = ()
     selftest = _part(transfer, "selftest", cut, cut + asked)
@@ -110,34 +135,66 @@ def inputs_of(plan: Plan, transfer: PublicSet, test: PublicSet) -> tuple[Inputs,
     return found, texts
 
 
-def require_ready(plan: Plan, shape: tuple[int, ...]) -> None:
-    """Raise ``InvalidInput`` for a student or transfer set that is not of records like these.
+def require_ready(plan: Plan, teacher: nn.Module, test: PublicSet, given: PublicSet | None) -> None:
+    """Raise ``InvalidInput`` for what the stage could not do with these records and this model.
 
-    Asked before the first round, so that a wrong name does not cost a run its last stage.
+    Asked before the first round, so that a name that does not fit costs no run its last stage:
+    the student is built untrained, a recipe that is named tried on its graph, the transfer set's
+    shape and size looked at. ``teacher`` is the open model, which is not changed.
     """
-    resolve_student(plan.edge.student, shape, kind=registry.input_kind(plan.model))
-    if plan.edge.transfer == GLYPH_SET and shape != GLYPH_SHAPE:
+    edge, shape = plan.edge, test.x.shape[1:]
+    if edge.transfer == GLYPH_SET and shape != GLYPH_SHAPE:
         raise _unlike(GLYPH_SET, GLYPH_SHAPE, shape)
+    if given is not None and takes_given(plan):
+        _require_one_type(given, test)
+    kind, student = _untrained(plan, teacher, shape, seed=0)
+    least = LEAST_CALIBRATION + SELFTEST
+    if kind != SAME:
+        recipe = recipe_for(kind, plan.distillation, classes=len(plan.model.classes))
+        least = max(least, recipe.batch)
+    size = known_size(plan, given)
+    if size is not None and size < least:
+        raise InvalidInput(
+            f"the transfer set has {size} records",
+            why=f"the edge stage needs {least} for batches, calibration and self-test",
+            cure="set more aside, or write a smaller [distillation] batch",
+        )
+    if edge.recipe != "auto":
+        recipes(export_onnx(student.model, raw(test.x[:3])), edge.recipe, edge.target)
+
+
+def _untrained(
+    plan: Plan, teacher: nn.Module, shape: tuple[int, ...], *, seed: int
+) -> tuple[str, Built]:
+    """Return the student's kind and the student; the teacher itself for ``same``."""
+    kind = resolve_student(
+        plan.edge.student, shape, kind=registry.input_kind(plan.model), teacher=teacher
+    )
+    student = built_student(
+        kind,
+        teacher,
+        shape=shape,
+        classes=len(plan.model.classes),
+        seed=seed,
+        model=plan.model,
+    )
+    return kind, student
 
 
 def student_of(work: Work) -> Student:
     """Return the trained student, or the teacher itself."""
     plan, transfer = work.plan, work.transfer
-    shape = transfer.x.shape[1:]
-    kind = resolve_student(
-        plan.edge.student, shape, kind=registry.input_kind(plan.model), teacher=work.teacher
+    kind, built = _untrained(plan, work.teacher, transfer.x.shape[1:], seed=work.seed)
+    student = built.model
+    found = Student(
+        model=student,
+        kind=kind,
+        parameters=parameter_count(student),
+        architecture=architecture(kind, student, work.base),
+        start=built.start,
     )
-    student = build_student(
-        kind,
-        work.teacher,
-        shape=shape,
-        classes=len(plan.model.classes),
-        seed=work.seed,
-        model=plan.model,
-    )
-    count = parameter_count(student)
     if kind == SAME:
-        return Student(model=student, kind=kind, parameters=count)
+        return found
     recipe = recipe_for(kind, plan.distillation, classes=len(plan.model.classes))
     done = distil(
         work.teacher,
@@ -153,7 +210,7 @@ def student_of(work: Work) -> Student:
     if recipe.loss == "logit-std":  # it teaches the order of the answers, not how sure they are
         student = rescaled(work.teacher, student, transfer.x)
         settings["scale"] = round(float(student.get_buffer("factor")), 6)
-    return Student(model=student, kind=kind, parameters=count, settings=settings)
+    return replace(found, model=student, settings=settings)
 
 
 def candidates_of(work: Work, student: nn.Module) -> dict[str, bytes]:
@@ -170,6 +227,21 @@ def candidates_of(work: Work, student: nn.Module) -> dict[str, bytes]:
 
 def _part(whole: PublicSet, use: str, start: int, stop: int) -> PublicSet:
     return PublicSet(name=f"{whole.name}#{use}", origin=whole.origin, x=whole.x[start:stop])
+
+
+def _require_one_type(transfer: PublicSet, test: PublicSet) -> None:
+    """Raise ``InvalidInput`` unless both are handed to the model as numbers of one type.
+
+    The graph reads those of the one, and input.json promises a device those of the other.
+    """
+    own, wanted = raw_dtype(transfer.x.dtype), raw_dtype(test.x.dtype)
+    if own != wanted:
+        raise InvalidInput(
+            f"the transfer set '{transfer.name}' holds numbers of type {own}",
+            why=f"those of the test part '{test.name}' have the type {wanted}, and a device hands "
+            "its records over in one",
+            cure="give both sets in the type of the sites' raw records",
+        )
 
 
 def _unlike(name: str, shape: tuple[int, ...], wanted: tuple[int, ...]) -> InvalidInput:

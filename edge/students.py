@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -18,7 +18,7 @@ from ..models.cards import InputKind
 from .students_conv import LEAST_WIDTH, MOST_WIDTH, SMALL_SIDE, WIDTHS, conv_student
 from .students_layers import layer_count, thinned
 from .students_open import open_student
-from .students_size import widest
+from .students_size import widest, widest_exported
 from .students_table import HIDDEN, LEAST_HIDDEN, MOST_HIDDEN, mlp_student
 
 TINY, SMALL, SAME, AUTO = "cnn:tiny", "cnn:small", "same", "auto"
@@ -28,6 +28,17 @@ OPEN = (
     "collegium", "cifar", "torchvision", "timm", "hf", "tabular", "text", "segmentation", "plugin",
 )  # fmt: skip
 KIND_BY_AXES: tuple[InputKind, ...] = ("other", "table", "image", "image")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Built:
+    """An untrained student, and ``start``: the open model that it is, with the weights it has.
+
+    None for one that is no open model itself.
+    """
+
+    model: nn.Module
+    start: ModelRef | None = None
 
 
 def resolve_student(
@@ -76,6 +87,19 @@ def build_student(
     seed: int,
     model: ModelRef | None = None,
 ) -> nn.Module:
+    """Return an untrained student alone; as ``built_student``."""
+    return built_student(name, teacher, shape=shape, classes=classes, seed=seed, model=model).model
+
+
+def built_student(
+    name: str,
+    teacher: nn.Module,
+    *,
+    shape: tuple[int, ...],
+    classes: int,
+    seed: int,
+    model: ModelRef | None = None,
+) -> Built:
     """Return an untrained student, or a copy of the teacher for ``same``.
 
     ``shape`` is one raw record's; ``model`` is the plan's, which an open model as student needs.
@@ -87,13 +111,13 @@ def build_student(
     kind = None if model is None else registry.input_kind(model)
     resolved = resolve_student(name, shape, kind=kind, teacher=teacher)
     if resolved == SAME:
-        return copy.deepcopy(teacher).eval()
+        return Built(model=copy.deepcopy(teacher).eval())
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         student = _made(resolved, teacher, shape, classes, model)
-    if parameter_count(student) >= parameter_count(teacher):
+    if parameter_count(student.model) >= parameter_count(teacher):
         raise InvalidInput(
-            f"the student '{resolved}' has {parameter_count(student)} parameters, "
+            f"the student '{resolved}' has {parameter_count(student.model)} parameters, "
             f"its teacher {parameter_count(teacher)}",
             why="a student must be smaller than its teacher",
             cure=f"name a smaller one, or ship the teacher itself with student = '{SAME}'",
@@ -153,23 +177,24 @@ def _made(
     shape: tuple[int, ...],
     classes: int,
     model: ModelRef | None,
-) -> nn.Module:
+) -> Built:
     family, _, rest = name.partition(":")
     if family == CNN:
-        return conv_student(_preprocess(teacher), shape, classes, size=rest)
+        return Built(model=conv_student(_preprocess(teacher), shape, classes, size=rest))
     if family == MLP:
-        return mlp_student(_preprocess(teacher), shape, classes, size=rest)
+        return Built(model=mlp_student(_preprocess(teacher), shape, classes, size=rest))
     if family == LAYERS:
-        return thinned(teacher, int(rest))
+        return Built(model=thinned(teacher, int(rest)))
     if family == SIZE:
-        return _of_size(int(rest), teacher, shape, classes, model)
+        return Built(model=_of_size(int(rest), teacher, shape, classes, model))
     if model is None:
         raise InvalidInput(
             f"the student '{name}' is an open model",
             why="it needs to know the plan's records and classes",
             cure="pass model, the plan's [model]",
         )
-    return open_student(name, model)
+    found = open_student(name, model)
+    return Built(model=found.model, start=found.start)
 
 
 def _of_size(
@@ -191,9 +216,14 @@ def _of_size(
         make, low, high = _family(conv_student, teacher, shape, classes), LEAST_WIDTH, MOST_WIDTH
     else:
         make, low, high = _family(mlp_student, teacher, shape, classes), LEAST_HIDDEN, MOST_HIDDEN
-    below, quantized = parameter_count(teacher), kind in ("text", "image")
+    below = parameter_count(teacher)
     with torch.random.fork_rng(devices=[]):
-        width = widest(make, low, high, size_bytes=size_bytes, below=below, quantized=quantized)
+        if kind in ("text", "image"):
+            width = widest(make, low, high, size_bytes=size_bytes, below=below)
+        else:
+            width = widest_exported(
+                make, low, high, size_bytes=size_bytes, below=below, shape=shape
+            )
     return make(width)
 
 

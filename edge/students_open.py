@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from torch import nn
 
@@ -21,7 +21,15 @@ RANDOM = "random"
 SHORT = 8  # digits of a digest in the names of published files
 
 
-def open_student(name: str, plan_model: ModelRef) -> nn.Module:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opened:
+    """An open model as student, and ``start``: the weights that it really has, or random ones."""
+
+    model: nn.Module
+    start: ModelRef
+
+
+def open_student(name: str, plan_model: ModelRef) -> Opened:
     """Return an open model that reads the plan's records and answers its classes; all of it trains.
 
     Its own head stays where its classes are the plan's, else it begins at zero. It starts from
@@ -36,14 +44,14 @@ def open_student(name: str, plan_model: ModelRef) -> nn.Module:
     pinned = replace(ref, weights=card.weights or _digest_here(name))
     can_be_random = RANDOM in {option.name for option in card.options}
     if pinned.weights is None and can_be_random:
-        return _built(replace(ref, weights=None, options={**ref.options, RANDOM: 1}))
+        return _opened(replace(ref, weights=None, options={**ref.options, RANDOM: 1}))
     try:
-        return _built(pinned)
+        return _opened(pinned)
     except MissingInput as error:
         if not can_be_random:
             raise
         log.warning("the student '%s' starts at random: %s", name, error.why)
-        return _built(replace(ref, weights=None, options={**ref.options, RANDOM: 1}))
+        return _opened(replace(ref, weights=None, options={**ref.options, RANDOM: 1}))
 
 
 def thawed(model: nn.Module) -> nn.Module:
@@ -55,10 +63,10 @@ def thawed(model: nn.Module) -> nn.Module:
     return model
 
 
-def _built(ref: ModelRef) -> nn.Module:
+def _opened(ref: ModelRef) -> Opened:
     own = registry.open_model(ref) if RANDOM not in ref.options else None
     model = thawed(registry.build(ref)) if own is None else own
-    return model.requires_grad_(True).eval()
+    return Opened(model=model.requires_grad_(True).eval(), start=ref)
 
 
 def _batch_norm(frozen: FrozenNorm) -> nn.BatchNorm2d:

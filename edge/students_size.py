@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 from torch import nn
 
 from ..core.errors import InvalidInput
+from .export import export_onnx
 
 Maker = Callable[[int], nn.Module]
 """A student of its family by width (channels, units, layers)."""
@@ -36,6 +38,38 @@ def estimated_bytes(model: nn.Module, *, quantized: bool = True) -> int:
     return total + FLOAT * rest
 
 
+def exported_bytes(model: nn.Module, shape: tuple[int, ...]) -> int:
+    """Return how large the fp32 file of a model of rows is: training does not change that.
+
+    ``shape`` is one raw record's.
+    """
+    return len(export_onnx(model, np.zeros((2, *shape), dtype=np.float32)))
+
+
+def widest_exported(
+    maker: Maker, low: int, high: int, *, size_bytes: int, below: int, shape: tuple[int, ...]
+) -> int:
+    """Return the largest width whose real fp32 file is at most ``size_bytes``; as ``widest``.
+
+    The estimate knows nothing of a table's first layer: what it misses is measured and taken off.
+    """
+    allowed = size_bytes
+    while True:
+        try:
+            width = widest(maker, low, high, size_bytes=allowed, below=below, quantized=False)
+        except InvalidInput:
+            if allowed == size_bytes:
+                raise
+            least = exported_bytes(maker(low), shape)
+            if least <= size_bytes:
+                return low
+            raise _too_small(size_bytes, least) from None
+        excess = exported_bytes(maker(width), shape) - size_bytes
+        if excess <= 0:
+            return width
+        allowed = estimated_bytes(maker(width), quantized=False) - excess
+
+
 def widest(
     maker: Maker, low: int, high: int, *, size_bytes: int, below: int, quantized: bool = True
 ) -> int:
@@ -52,12 +86,16 @@ def widest(
 
     if not fits(low):
         least = estimated_bytes(maker(low), quantized=quantized)
-        raise InvalidInput(
-            f"[edge] student = 'size:{size_bytes}' is too small",
-            why=f"the smallest student of this family takes about {least} bytes",
-            cure=f'write "size:{least}" or more, or student = "none"',
-        )
+        raise _too_small(size_bytes, least)
     while low < high:
         middle = (low + high + 1) // 2
         low, high = (middle, high) if fits(middle) else (low, middle - 1)
     return low
+
+
+def _too_small(size_bytes: int, least: int) -> InvalidInput:
+    return InvalidInput(
+        f"[edge] student = 'size:{size_bytes}' is too small",
+        why=f"the smallest student of this family takes about {least} bytes",
+        cure=f'write "size:{least}" or more, or student = "none"',
+    )

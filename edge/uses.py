@@ -7,8 +7,6 @@ from typing import Any
 
 from ..data.public import PublicSet
 
-NOISE = "synthetic:noise"  # a transfer set that shows no data at all
-
 
 def about(found: PublicSet) -> dict[str, Any]:
     """Return name, origin, size and digest of a set: what may be told of it."""
@@ -24,9 +22,10 @@ def about(found: PublicSet) -> dict[str, Any]:
 class Inputs:
     """The sets that touched the model after training; ``PublicSet`` refuses private ones.
 
-    ``transfer`` taught the student (None: the global model itself ships), ``calibration`` set
-    the ranges of int8, ``selftest`` gives the device's vectors, ``parity`` is what all figures
-    quote. None where a step did not happen:
+    ``transfer`` taught the student (None: the global model itself ships), ``calibration`` sets
+    the ranges of static int8 and counts as used where some file is ``calibrated``, ``selftest``
+    gives the device's vectors, ``parity`` is what all figures quote. None where a step did not
+    happen:
     ``temperature`` (fitted on it), ``early_stopping`` (stopped training), ``field`` (on which
     the bundle in the field was compared).
     """
@@ -35,6 +34,7 @@ class Inputs:
     calibration: PublicSet
     parity: PublicSet
     selftest: PublicSet
+    calibrated: bool = True
     temperature: PublicSet | None = None
     early_stopping: PublicSet | None = None
     field: PublicSet | None = None
@@ -43,7 +43,7 @@ class Inputs:
         """Return every use, with its set or None."""
         return {
             "transfer": self.transfer,
-            "calibration": self.calibration,
+            "calibration": self.calibration if self.calibrated else None,
             "temperature": self.temperature,
             "early_stopping": self.early_stopping,
             "selftest": self.selftest,
@@ -61,5 +61,5 @@ class Inputs:
 
     @property
     def data_free(self) -> bool:
-        """Return whether the student learned from noise alone."""
-        return self.transfer is not None and self.transfer.name.partition("#")[0] == NOISE
+        """Return whether the student learned from records that were made up without data."""
+        return self.transfer is not None and self.transfer.data_free

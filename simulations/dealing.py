@@ -64,7 +64,8 @@ def dealt(plan: Plan, asset: str, whole: SiteData) -> Records:
 def _without_public(plan: Plan, asset: str, whole: SiteData) -> tuple[SiteData, PublicSet | None]:
     """Return the file without the share that no site gets, and that share as a public set.
 
-    Patients, or else records of one content, are set aside whole: no copy of them is trained on.
+    Patients, or else records of one content, are set aside whole. A public record of which a copy
+    stays behind, with another patient or in the parts for calibration and test, is nobody's.
     """
     if not simulation_of(plan).public_share:
         return whole, None
@@ -81,7 +82,14 @@ def _without_public(plan: Plan, asset: str, whole: SiteData) -> tuple[SiteData, 
         train_units=_taken(units, rows),
         train_ids=_taken(whole.train_ids, rows),
     )
-    return rest, aside_set(asset, whole.train_x[_rows(groups, aside)])
+    return rest, aside_set(asset, _without_copies(whole.train_x[_rows(groups, aside)], rest))
+
+
+def _without_copies(x: NDArray[Any], rest: SiteData) -> NDArray[Any]:
+    """Return those of the records (n, ...) that equal none of the rest, whatever its part."""
+    parts = [part for part in (rest.train_x, rest.calibration_x, rest.test_x) if part is not None]
+    known = {_content(record) for part in parts for record in part}
+    return x[np.array([_content(record) not in known for record in x], dtype=bool)]
 
 
 def _parts(plan: Plan, asset: str, whole: SiteData, rng: np.random.Generator) -> Sequence[Indices]:
@@ -135,7 +143,11 @@ def _places(names: Sequence[Any] | NDArray[Any]) -> Indices:
 
 def _contents(x: NDArray[Any], part: Indices) -> Indices:
     """Return the place (n,) of each record's content, in the order in which they first come."""
-    return _places([hashlib.blake2b(x[row].tobytes(), digest_size=16).digest() for row in part])
+    return _places([_content(x[row]) for row in part])
+
+
+def _content(record: NDArray[Any]) -> bytes:
+    return hashlib.blake2b(record.tobytes(), digest_size=16).digest()
 
 
 def _groups(places: Indices) -> list[Indices]:

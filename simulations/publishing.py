@@ -16,17 +16,16 @@ from ..core.digest import file_digest
 from ..core.errors import InvalidInput, MissingInput, NotAvailable, OutputExists
 from ..core.plan import Plan
 from ..core.signing import load_private, load_public
-from ..data.public import PublicSet
-from ..data.public_file import load_public as load_set
 from ..edge.edition import Edition
-from ..edge.publication import add, highest
+from ..edge.publication import add, highest, require_dated, require_ready
+from ..edge.publication_book import beside
 from ..edge.since import Field, open_field
 from ..models.fitted import build_for
 from ..server.models_out import VECTOR_FILE, read_vector_file
-from ..server.public_file import read_public
-from ..server.publish import BUNDLE, PUBLIC_KEY, Progress, publish_run, run_key
+from ..server.publish import BUNDLE, PRIVATE_KEY, PUBLIC_KEY, Progress, publish_run, run_key
 from ..server.result import read_result
-from .records import simulation_seed, split_records
+from .public_sets import public_sets
+from .records import simulation_seed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +34,8 @@ class Wish:
 
     ``out`` the new bundle; ``keys`` private keys that sign (none: the run's own); ``transfer``
     and ``test`` public sets as .npz; ``since`` a run or bundle in the field, which the new one
-    must not be worse than by more than ``tolerance``; ``to`` a publication folder.
+    must not be worse than by more than ``tolerance``; ``to`` a publication folder, ``book`` what
+    was signed for it before (none: beside the first key).
     """
 
     out: Path
@@ -47,6 +47,7 @@ class Wish:
     version: int | None = None
     created: datetime | None = None
     to: Path | None = None
+    book: Path | None = None
 
 
 def publish(folder: Path, wish: Wish, *, progress: Progress | None = None) -> dict[str, Any]:
@@ -54,22 +55,24 @@ def publish(folder: Path, wish: Wish, *, progress: Progress | None = None) -> di
 
     Raises ``MissingInput`` without a finished run or a public test part, ``OutputExists`` when
     ``out`` holds something, ``NotAvailable`` for a custom run, whose model the plan does not
-    describe, ``Refused`` for private records and for a model that is worse than the one in the
-    field, and what the edge stage raises.
+    describe, ``Refused`` for private records, for a day in the future, for a publication of
+    others, and for a model that is worse than the one in the field, and what the edge stage raises.
     """
     values = read_result(folder)
     _require_publishable(folder, values)
     _require_free(wish.out)
     plan = _plan_of(folder, values)
+    keys = [load_private(path) for path in wish.keys] or [run_key(folder)]
+    book = wish.book or beside(wish.keys[0] if wish.keys else folder / PRIVATE_KEY)
+    _require_place(wish, plan, keys)
     torch.set_num_threads(1)
     vector, _ = read_vector_file(folder)
     teacher = Trainer(build_for(plan), plan).load(vector)
-    test, given = _public_sets(folder, plan, values, wish)
-    keys = [load_private(path) for path in wish.keys] or [run_key(folder)]
+    test, given = public_sets(folder, plan, values, test=wish.test, transfer=wish.transfer)
     field = _field(wish.since, keys, simulated=values["simulated"]) if wish.since else None
     edition = Edition(
         keys=keys,
-        version=_version(wish, field),
+        version=_version(wish, field, plan, book),
         previous=field.digest if field else "",
         created=wish.created,
         field=field,
@@ -88,8 +91,16 @@ def publish(folder: Path, wish: Wish, *, progress: Progress | None = None) -> di
         progress=progress,
     )
     if wish.to is not None and found["verified"]:
-        found["published"] = str(add(wish.to, wish.out, keys))
+        found["published"] = str(add(wish.to, wish.out, keys, book=book))
     return found
+
+
+def _require_place(wish: Wish, plan: Plan, keys: Sequence[Ed25519PrivateKey]) -> None:
+    """Raise before any work what would be refused after all of it."""
+    if wish.created is not None:
+        require_dated(wish.created)
+    if wish.to is not None:
+        require_ready(wish.to, plan.consortium, [key.public_key() for key in keys])
 
 
 def _require_publishable(folder: Path, values: Mapping[str, Any]) -> None:
@@ -115,7 +126,11 @@ def _require_publishable(folder: Path, values: Mapping[str, Any]) -> None:
 
 
 def _require_free(out: Path) -> None:
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    try:
+        free = not out.exists() or (out.is_dir() and not any(out.iterdir()))
+    except OSError as error:  # a name that is too long, a folder of somebody else
+        raise MissingInput(f"{out} cannot be opened", why=f"{error.strerror}") from None
+    if not free:
         raise OutputExists(
             f"{out} is not empty", why="a bundle never overwrites another", cure="name another"
         )
@@ -132,25 +147,6 @@ def _plan_of(folder: Path, values: Mapping[str, Any]) -> Plan:
     return plan
 
 
-def _public_sets(
-    folder: Path, plan: Plan, values: Mapping[str, Any], wish: Wish
-) -> tuple[PublicSet, PublicSet | None]:
-    """Return the test part and, where there is one, the transfer set that was given."""
-    test = load_set(wish.test) if wish.test else read_public(folder)
-    given = load_set(wish.transfer) if wish.transfer else None
-    if values["simulated"] and plan.simulation and (test is None or given is None):
-        records = split_records(plan)
-        test = test or records.test
-        given = given or records.public
-    if test is None or len(test) == 0 or test.y is None:
-        raise MissingInput(
-            f"{folder} holds no public test part",
-            why="the parity gate compares the small model with the global one on public records",
-            cure="name labelled public records: --test FILE.npz (docs/edge.md says how)",
-        )
-    return test, given
-
-
 def _field(since: Path, keys: Sequence[Ed25519PrivateKey], *, simulated: bool) -> Field:
     """Return the bundle in the field: a run's, or a bundle of the same signers.
 
@@ -164,9 +160,10 @@ def _field(since: Path, keys: Sequence[Ed25519PrivateKey], *, simulated: bool) -
     return open_field(since / BUNDLE if inside else since, trusted, allow_simulated=simulated)
 
 
-def _version(wish: Wish, field: Field | None) -> int:
+def _version(wish: Wish, field: Field | None, plan: Plan, book: Path) -> int:
     """Return the version asked for, or one above the field's and the publication's."""
-    known = max(field.version if field else 0, highest(wish.to) if wish.to else 0)
+    published = highest(wish.to, book=book, name=plan.consortium) if wish.to else 0
+    known = max(field.version if field else 0, published)
     if wish.version is None:
         return known + 1
     if wish.version <= known:

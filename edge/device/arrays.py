@@ -53,7 +53,7 @@ def npz_arrays(raw: bytes, limit: int = MAX_INPUT_BYTES) -> dict[str, np.ndarray
                     with archive.open(member) as stream:
                         content = stream.read(member.file_size + 1)
                 found[member.filename.removesuffix(".npy")] = npy_array(content)
-    except ValueError:
+    except (ValueError, MemoryError):
         raise
     except Exception:  # zipfile and zlib raise many kinds for damage
         raise ValueError("it is no .npz file, or damaged") from None

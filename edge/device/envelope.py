@@ -91,6 +91,14 @@ def fingerprint_of(key: Ed25519PublicKey) -> str:
     return FINGERPRINT + base64.b64encode(key.public_bytes_raw()).decode()
 
 
+def canonical_key(text: str) -> str:
+    """Return the one fingerprint of a key that ``read_key`` reads: what may be compared.
+
+    Base64 has several spellings of the same bytes, and a PEM file holds a key too.
+    """
+    return fingerprint_of(read_key(text))
+
+
 def signed_payload(
     envelope: bytes,
     trusted: Sequence[Ed25519PublicKey],
@@ -102,8 +110,8 @@ def signed_payload(
     """Return the payload bytes once ``threshold`` distinct trusted keys signed their PAE.
 
     ``PAE = DSSEv1 SP len(type) SP type SP len(payload) SP payload``; what an envelope says of its
-    keys is not believed. A ``revoked`` fingerprint counts for nothing, also where it is trusted.
-    Raises ``DeviceError`` BAD SIGNATURE; nothing of the payload is parsed here.
+    keys is not believed. A ``revoked`` key (whatever ``read_key`` reads) counts for nothing, also
+    where it is trusted. Raises ``DeviceError`` BAD SIGNATURE; nothing of the payload is parsed.
     """
     try:
         outer = json.loads(envelope)
@@ -115,7 +123,7 @@ def signed_payload(
         raise DeviceError("BAD SIGNATURE", f"{name} is not a DSSE envelope") from None
     if len(signatures) > MOST_SIGNATURES or kind != PAYLOAD_TYPE.encode():
         raise DeviceError("BAD SIGNATURE", f"{name} is not an envelope of this kind")
-    gone = frozenset(revoked)
+    gone = frozenset(map(canonical_key, revoked))
     keys = {fingerprint_of(key): key for key in trusted if not _weak(key)}
     signers = {
         known

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
+from .disk import disk_error
 from .errors import DeviceError
-from .files import read_limited
-from .store import disk_error
 
 CHUNK_BYTES = 1 << 18
 Tell = Callable[[str, int, int | None], None]
@@ -48,21 +48,29 @@ class FolderSource:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        if not folder.is_dir():
+        if not os.path.isdir(folder):  # noqa: PTH112  no OSError where it may not be looked at
             why = f"there is no folder {folder.name}; is the medium there?"
             raise DeviceError("MISSING", why, 66)
 
+    def has(self, place: str) -> bool:
+        """Return whether there is such a file."""
+        return os.path.exists(self._folder / place)  # noqa: PTH110  no OSError either
+
     def read(self, place: str, limit: int) -> bytes:
         """Return a file's bytes, at most ``limit``."""
-        return read_limited(self._folder / place, limit)
+        name = place.rpartition("/")[2]
+        with _plain_file(self._folder / place) as stream:
+            size = os.fstat(stream.fileno()).st_size
+            if size <= limit:
+                try:
+                    return stream.read(size)
+                except OSError as error:
+                    raise _broke_off(name, error) from None
+        raise DeviceError("TOO LARGE", f"{name} has more than {limit} bytes")
 
     def fetch(self, wanted: Wanted, target: Path, tell: Tell) -> None:
         """Copy the file; a first part is written anew, which costs less than checking it."""
-        try:
-            stream = (self._folder / wanted.place).open("rb")
-        except OSError as error:
-            why = f"{wanted.name} cannot be read: {error.strerror}"
-            raise DeviceError("MISSING", why, 66) from None
+        stream = _plain_file(self._folder / wanted.place)
         with stream, Sink(wanted, target, 0, tell) as sink:
             while chunk := _read_chunk(stream.read, wanted.name):
                 sink.write(chunk)
@@ -116,5 +124,26 @@ def close_quietly(close: Callable[[], None]) -> None:
 def _read_chunk(read: Callable[[int], bytes], name: str) -> bytes:
     try:
         return read(CHUNK_BYTES)
-    except OSError as error:  # a medium that was pulled out
-        raise DeviceError("NETWORK", f"{name} broke off: {error.strerror}", 75) from None
+    except OSError as error:
+        raise _broke_off(name, error) from None
+
+
+def _broke_off(name: str, error: OSError) -> DeviceError:
+    """Return what it means that a medium was pulled out."""
+    return DeviceError("NETWORK", f"{name} broke off: {error.strerror}", 75)
+
+
+def _plain_file(path: Path) -> BinaryIO:
+    """Open a plain file; a pipe or a device on the medium is refused, and not waited for."""
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    try:
+        descriptor = os.open(path, flags)
+    except FileNotFoundError:
+        raise DeviceError("MISSING", f"there is no file {path.name}", 66) from None
+    except (OSError, ValueError) as error:
+        words = getattr(error, "strerror", None) or "its name"
+        raise DeviceError("MISSING", f"{path.name} cannot be read: {words}", 66) from None
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return os.fdopen(descriptor, "rb")
+    os.close(descriptor)
+    raise DeviceError("FILE SET", f"{path.name} is no plain file")

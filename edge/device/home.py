@@ -12,7 +12,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from .envelope import fingerprint_of, read_key
+from .disk import disk_error, write_whole
+from .envelope import canonical_key
 from .errors import DeviceError
 from .fetch_web import check_address
 from .health import health
@@ -26,15 +27,16 @@ from .store import (
     Settings,
     State,
     Store,
-    disk_error,
     settings_text,
-    write_whole,
 )
 
 
 def is_home(path: Path) -> bool:
-    """Return whether this folder is a device's home."""
-    return (path / SETTINGS_FILE).is_file()
+    """Return whether this folder is a device's home; ``DeviceError`` where nobody can tell."""
+    try:
+        return (path / SETTINGS_FILE).is_file()
+    except OSError as error:
+        raise DeviceError("MISSING", f"it cannot be read: {error.strerror}", 66) from None
 
 
 class Home:
@@ -46,6 +48,11 @@ class Home:
         if not is_home(folder):
             why = f"{folder.name} is no home of a device (no {SETTINGS_FILE}); `init` makes one"
             raise DeviceError("MISSING", why, 66)
+
+    def trusts(self) -> tuple[str, ...]:
+        """Return the keys that ``device.toml`` trusts, without the revoked ones."""
+        settings = self._store.settings()
+        return tuple(key for key in settings.keys if key not in settings.revoked)
 
     def pull(self, options: Pulling | None = None) -> Moved:
         """Take the newest version that is offered; raises ``DeviceError`` and changes nothing."""
@@ -106,24 +113,28 @@ def make_home(path: Path, settings: Settings) -> Settings:
     """Make a new home; ``settings.keys`` may name PEM files. Returns what was written.
 
     ``device.toml`` comes last: without it a folder is no home. Raises ``DeviceError``: 64 for
-    settings that cannot work, 73 where a home is already.
+    settings that cannot work, 73 where a home is already, or anything else.
     """
     if is_home(path):
         why = f"{path.name} is a home already; edit its {SETTINGS_FILE}, or name another folder"
         raise DeviceError("EXISTS", why, 73)
-    keys = tuple(dict.fromkeys(fingerprint_of(read_key(key)) for key in settings.keys))
+    keys = tuple(dict.fromkeys(map(canonical_key, settings.keys)))
     if not keys or not 1 <= settings.threshold <= len(keys):
         why = f"--threshold {settings.threshold} with {len(keys)} keys: none could be enough"
         raise DeviceError("USAGE", why, 64)
-    for key in settings.revoked:
-        read_key(key)  # a mistyped one would revoke nothing
+    revoked = tuple(map(canonical_key, settings.revoked))  # a mistyped one would revoke nothing
     url, ca = _place_of(settings), str(Path(settings.ca).resolve()) if settings.ca else ""
-    whole = replace(settings, url=url, keys=keys, ca=ca)
+    whole = replace(settings, url=url, keys=keys, revoked=revoked, ca=ca)
+    store = Store(path)
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        strangers = store.strangers()
+        if not strangers:
+            path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise disk_error(error) from None
-    store = Store(path)
+    if strangers:
+        why = f"{path.name} holds {strangers[0]!a}, which is no home's; name a new or empty folder"
+        raise DeviceError("EXISTS", why, 73)
     if not (path / STATE_FILE).exists():
         store.save(State(name=settings.name))
     write_whole(path / SETTINGS_FILE, settings_text(whole).encode())
@@ -133,8 +144,8 @@ def make_home(path: Path, settings: Settings) -> Settings:
 def _place_of(settings: Settings) -> str:
     """Return the address as it is kept: a folder in full, a web address as it was given."""
     url = settings.url
-    if not url.isprintable():
-        raise DeviceError("BAD ADDRESS", "it holds control characters", 64)
+    if not url.strip() or not url.isprintable():
+        raise DeviceError("BAD ADDRESS", "it is empty, or holds control characters", 64)
     if "://" in url and not url.startswith("file://"):
         check_address(url, allow_http=settings.allow_http)
         return url.rstrip("/")

@@ -4,33 +4,39 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from .errors import DeviceError
+from .fields import count_in, digest_in, moment_in, text_in, truth_in
 from .names import INDEX_TYPE, STATEMENT_TYPE, are_plain
 from .store import Withdrawal
 
-FULL_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 FOLDER_DIGITS = 12
 """Hex digits of the digest in the name of a published bundle's folder."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Offer:
-    """One published bundle: its digest, where it lies, and the bytes of its files."""
+    """One published bundle: its digest, where it lies, the bytes of its files, its origin.
+
+    ``simulated`` is there for people; a device believes the bundle's own statement.
+    """
 
     version: int
     digest: str
     folder: str
     size_bytes: int
+    simulated: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Index:
-    """The predicate of ``index.sig``; ``digest`` is that of the signed bytes."""
+    """The predicate of ``index.sig``; ``digest`` is that of the signed bytes.
+
+    ``device_digest`` is that of the ``device.py`` beside it, or '': for people, who fetch it.
+    """
 
     name: str
     sequence: int
@@ -39,6 +45,7 @@ class Index:
     offers: tuple[Offer, ...]
     withdrawn: tuple[Withdrawal, ...]
     digest: str
+    device_digest: str = ""
 
     def gone(self) -> frozenset[str]:
         """Return the digests of what was withdrawn."""
@@ -62,13 +69,14 @@ def parse_index(payload: bytes) -> Index:
         known = (statement["_type"], statement["predicateType"], statement["subject"])
         predicate = statement["predicate"]
         index = Index(
-            name=_text_in(predicate["name"]),
-            sequence=_count_in(predicate["sequence"]),
-            created=_moment_in(predicate["created"]),
-            expires=_moment_in(predicate["expires"]),
+            name=text_in(predicate["name"], "name"),
+            sequence=count_in(predicate["sequence"], "sequence"),
+            created=moment_in(predicate["created"], "created"),
+            expires=moment_in(predicate["expires"], "expires"),
             offers=tuple(_offer(each) for each in predicate["bundles"]),
             withdrawn=tuple(_withdrawal(each) for each in predicate["withdrawn"]),
             digest=digest_of(payload),
+            device_digest=text_in(predicate.get("device_digest", ""), "device_digest"),
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise DeviceError("BAD INDEX", "the signed payload is not an index") from None
@@ -83,40 +91,18 @@ def parse_index(payload: bytes) -> Index:
 
 def _offer(entry: dict[str, Any]) -> Offer:
     return Offer(
-        version=_count_in(entry["version"]),
-        digest=_digest_in(entry["digest"]),
-        folder=_text_in(entry["folder"]),
-        size_bytes=_count_in(entry["bytes"]),
+        version=count_in(entry["version"], "version"),
+        digest=digest_in(entry["digest"], "digest"),
+        folder=text_in(entry["folder"], "folder"),
+        size_bytes=count_in(entry["bytes"], "bytes"),
+        simulated=truth_in(entry.get("simulated", False), "simulated"),
     )
 
 
 def _withdrawal(entry: dict[str, Any]) -> Withdrawal:
-    words = "".join(c if c.isprintable() else " " for c in _text_in(entry["reason"]))[:500]
+    reason = text_in(entry["reason"], "reason")
     return Withdrawal(
-        version=_count_in(entry["version"]), digest=_digest_in(entry["digest"]), reason=words
+        version=count_in(entry["version"], "version"),
+        digest=digest_in(entry["digest"], "digest"),
+        reason="".join(c if c.isprintable() else " " for c in reason)[:500],
     )
-
-
-def _count_in(value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 63:
-        raise ValueError("a count")
-    return value
-
-
-def _text_in(value: object) -> str:
-    if not isinstance(value, str):
-        raise TypeError("a text")
-    return value
-
-
-def _digest_in(value: object) -> str:
-    if not FULL_DIGEST.fullmatch(_text_in(value)):
-        raise ValueError("a digest")
-    return str(value)
-
-
-def _moment_in(value: object) -> datetime:
-    moment = datetime.fromisoformat(_text_in(value))
-    if moment.tzinfo is None:
-        raise ValueError("a time without a zone")
-    return moment

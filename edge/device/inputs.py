@@ -11,7 +11,7 @@ import numpy as np
 
 from .arrays import NPY_MAGIC, ZIP_MAGIC, one_array
 from .errors import DeviceError, bad_input
-from .files import read_limited
+from .files import read_limited, read_stream
 from .forms import Form
 from .names import MAX_INPUT_BYTES
 from .pictures import picture
@@ -58,7 +58,7 @@ def read_inputs(inputs: Sequence[str], reading: Reading) -> Iterator[Batch]:
     """
     for given in inputs:
         if given == STDIN:
-            raw = sys.stdin.buffer.read(MAX_INPUT_BYTES + 1)
+            raw = read_stream(sys.stdin.buffer, MAX_INPUT_BYTES)
             if len(raw) > MAX_INPUT_BYTES:
                 raise bad_input("standard input is too large")
             yield read_records(raw, "standard input", reading)

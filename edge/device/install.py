@@ -5,21 +5,24 @@ from __future__ import annotations
 import hashlib
 import shutil
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from .disk import disk_error, sync_directory, write_whole
 from .errors import DeviceError
 from .fetch import Source, Tell, Wanted
 from .index import Offer, digest_of, folder_name
 from .installed import Trust
 from .names import MAX_ENVELOPE_BYTES, MAX_FILE_BYTES, SIGNATURE_FILE
 from .statement import check_terms, parse_statement, signed_sizes
-from .store import Installed, State, Store, disk_error, sync_directory, write_whole
+from .store import Installed, State, Store
 from .verify import verify_bundle
 
 SPARE_BYTES = 1 << 20
 """Room that must stay on the disk beside a bundle: state file, logs, the system itself."""
+CLOCK_SLACK = timedelta(days=1)
+"""How far the publisher's clock may be ahead of this device's and still set its time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,13 +120,15 @@ def state_after(state: State, installed: Installed, signed: Signed, clock: datet
 def vouched(state: State, signed: dict[str, Any], clock: datetime) -> str:
     """Return the latest time that a signed text vouches for, as ISO 8601.
 
-    When it was made, and the clock's own time as long as that lies within its life: so a clock
-    that is set back revives nothing, and one that jumps years ahead leaves no trace.
+    When it was made, unless the clock says that this is yet to come, and the clock's own time as
+    long as that lies within its life: so a clock that is set back revives nothing, and neither a
+    wrong date nor a clock that jumps years ahead leaves a trace.
     """
     known = [datetime.fromisoformat(state.latest_time)] if state.latest_time else []
     expires = datetime.fromisoformat(signed["expires"])
-    if "created" in signed:
-        known.append(datetime.fromisoformat(signed["created"]))
+    created = datetime.fromisoformat(signed["created"]) if "created" in signed else None
+    if created is not None and created <= clock + CLOCK_SLACK:
+        known.append(created)
     if clock < expires:
         known.append(clock)
     return max(known).astimezone(UTC).isoformat() if known else ""

@@ -9,8 +9,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from .png_lines import plain_lines
+from .strips import Strips
+
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 MOST_PIXELS = 100_000_000
+MOST_BYTES, MOST_ROW = 1 << 27, 1 << 20
+"""Of a picture's pixels when they are unpacked: what their decoding costs in time."""
 CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 """Samples per pixel of each colour type: grey, RGB, palette, grey and alpha, RGBA."""
 DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
@@ -32,29 +37,38 @@ class _Parts:
     colour: int = 0
     palette: bytes = b""
     turn: int = 1
-    packed: list[bytes] = field(default_factory=list[bytes])
+    packed: list[memoryview] = field(default_factory=list[memoryview])
 
 
-def png_pixels(raw: bytes) -> np.ndarray:
-    """Return uint8 (height, width) of greys or (height, width, 3) of colours, upright.
+def png_strips(raw: bytes) -> Strips:
+    """Return a picture's greys or colours in strips, its turn not undone yet.
 
-    16-bit grey is divided by 257, transparency is left out, a camera's turn is undone. Raises
-    ``ValueError`` for damage and for too many pixels, ``Undecoded`` for interlaced pictures
+    16-bit grey is divided by 257, transparency is left out. Raises ``ValueError`` for damage, now
+    or while the strips are read, and for what is too large; ``Undecoded`` for interlaced pictures
     and films.
     """
     parts = _parts(raw)
     samples = CHANNELS[parts.colour]
     row = (parts.width * samples * parts.depth + 7) // 8
-    inflate = zlib.decompressobj()
-    try:
-        lines = inflate.decompress(b"".join(parts.packed), parts.height * (row + 1))
-    except zlib.error:
-        raise ValueError("it is damaged") from None
-    if len(lines) != parts.height * (row + 1):
-        raise ValueError("it is damaged")
-    table = np.frombuffer(lines, np.uint8).reshape(parts.height, row + 1)
-    plain = _unfiltered(table[:, 0], table[:, 1:], max(1, samples * parts.depth // 8))
-    return upright(_pixels(parts, plain, samples), parts.turn)
+    require_size(parts.height * row, row)
+    lines = plain_lines(parts.packed, parts.height, row, max(1, samples * parts.depth // 8))
+    return Strips(
+        height=parts.height,
+        width=parts.width,
+        colours=parts.colour == 3 or samples >= 3,
+        strips=(_pixels(parts, plain, samples) for plain in lines),
+        turn=parts.turn,
+    )
+
+
+def require_size(unpacked: int, row: int = 0) -> None:
+    """Raise ``ValueError`` for more bytes of pixels, or in one row, than a device unpacks."""
+    for what, size, most in (("", unpacked, MOST_BYTES), (" in a row", row, MOST_ROW)):
+        if size > most:
+            raise ValueError(
+                f"it has too many pixels{what}: {size / 1e6:.0f} MB unpacked, and this program "
+                f"reads {most / 1e6:.0f} MB; save it smaller, or with 8 bits per colour"
+            )
 
 
 def _parts(raw: bytes) -> _Parts:
@@ -64,14 +78,14 @@ def _parts(raw: bytes) -> _Parts:
         if kind == b"IHDR" and not parts.width:
             _header(parts, content)
         elif kind == b"PLTE":
-            parts.palette = content
+            parts.palette = bytes(content)
         elif kind == b"IDAT":
             parts.packed.append(content)
         elif kind == b"eXIf":
-            parts.turn = exif_turn(content)
+            parts.turn = exif_turn(bytes(content))
         elif kind == b"acTL":
             raise Undecoded("it is a film")
-        elif kind in (b"tEXt", b"zTXt", b"iTXt") and _may_turn(content):
+        elif kind in (b"tEXt", b"zTXt", b"iTXt") and _may_turn(bytes(content)):
             raise Undecoded("it may be turned")
         elif kind == b"IEND":
             ended = True
@@ -89,11 +103,11 @@ def _may_turn(text: bytes) -> bool:
     return text.startswith(XMP_TEXT) and (packed or b"rientation" in text)
 
 
-def _chunks(raw: bytes) -> Iterator[tuple[bytes, bytes]]:
-    place = len(PNG_MAGIC)
+def _chunks(raw: bytes) -> Iterator[tuple[bytes, memoryview]]:
+    place, view = len(PNG_MAGIC), memoryview(raw)
     while place + 12 <= len(raw):
         length, kind = struct.unpack_from(">I4s", raw, place)
-        content = raw[place + 8 : place + 8 + length]
+        content = view[place + 8 : place + 8 + length]
         if len(content) != length or place + 12 + length > len(raw):
             break
         (code,) = struct.unpack_from(">I", raw, place + 8 + length)
@@ -103,7 +117,7 @@ def _chunks(raw: bytes) -> Iterator[tuple[bytes, bytes]]:
         place += 12 + length
 
 
-def _header(parts: _Parts, content: bytes) -> None:
+def _header(parts: _Parts, content: memoryview) -> None:
     if len(content) != 13:
         raise ValueError("it is damaged")
     width, height, depth, colour, packing, filtering, interlaced = struct.unpack(
@@ -118,67 +132,19 @@ def _header(parts: _Parts, content: bytes) -> None:
     parts.width, parts.height, parts.depth, parts.colour = width, height, depth, colour
 
 
-def _unfiltered(filters: np.ndarray, coded: np.ndarray, step: int) -> np.ndarray:
-    """Return the bytes of each line before filtering; ``step`` bytes lie between two pixels."""
-    if len(filters) and filters.max() > 4:
-        raise ValueError("it is damaged")
-    plain = np.zeros_like(coded)
-    above = np.zeros(coded.shape[1], dtype=np.uint8)
-    for number, kind in enumerate(filters.tolist()):
-        line = coded[number]
-        if kind == 0:
-            plain[number] = line
-        elif kind == 1:
-            plain[number] = _running(line, step)
-        elif kind == 2:
-            plain[number] = line + above
-        else:
-            plain[number] = _one_by_one(line.tolist(), above.tolist(), step, paeth=kind == 4)
-        above = plain[number]
-    return plain
-
-
-def _running(line: np.ndarray, step: int) -> np.ndarray:
-    """Return the sums modulo 256 of each of the ``step`` bytes of a pixel."""
-    padded = np.zeros(-(-len(line) // step) * step, dtype=np.uint8)
-    padded[: len(line)] = line
-    sums = np.cumsum(padded.reshape(-1, step), axis=0, dtype=np.uint8)
-    return sums.reshape(-1)[: len(line)]
-
-
-def _one_by_one(line: list[int], above: list[int], step: int, *, paeth: bool) -> np.ndarray:
-    """Return a line whose bytes each need the byte before: averages, or Paeth's predictor."""
-    found = [0] * step + line
-    corner = [0] * step + above
-    for place in range(step, len(found)):
-        left, up = found[place - step], corner[place]
-        if paeth:
-            slope = corner[place - step]
-            to_left, to_up, to_slope = (
-                abs(up - slope), abs(left - slope), abs(left + up - 2 * slope)
-            )  # fmt: skip
-            nearest = left if to_left <= to_up and to_left <= to_slope else (
-                up if to_up <= to_slope else slope
-            )  # fmt: skip
-        else:
-            nearest = (left + up) >> 1
-        found[place] = (found[place] + nearest) & 255
-    return np.array(found[step:], dtype=np.uint8)
-
-
 def _pixels(parts: _Parts, plain: np.ndarray, samples: int) -> np.ndarray:
     """Return greys or colours of the unfiltered lines."""
     depth, width = parts.depth, parts.width
     if depth == 16:
-        wide = plain.reshape(parts.height, width, samples, 2)
+        wide = plain.reshape(len(plain), width, samples, 2)
         if parts.colour == 0:  # the one form of which all 16 bits count
-            deep = wide[..., 0].astype(np.int64) * 256 + wide[..., 1]
+            deep = wide[..., 0].astype(np.uint32) * 256 + wide[..., 1]
             return np.minimum(deep // 257, 255)[:, :, 0].astype(np.uint8)
         values = wide[..., 0]
     elif depth == 8:
-        values = plain.reshape(parts.height, width, samples)
+        values = plain.reshape(len(plain), width, samples)
     else:
-        bits = np.unpackbits(plain, axis=1).reshape(parts.height, -1, depth)
+        bits = np.unpackbits(plain, axis=1).reshape(len(plain), -1, depth)
         weights = 1 << np.arange(depth - 1, -1, -1)
         values = (bits @ weights)[:, :width, None].astype(np.uint8)
         if parts.colour == 0:
@@ -189,17 +155,6 @@ def _pixels(parts: _Parts, plain: np.ndarray, samples: int) -> np.ndarray:
         colours[: len(known) // 3] = known.reshape(-1, 3)
         return colours[values[:, :, 0]]
     return values[:, :, :3] if samples >= 3 else values[:, :, 0]
-
-
-def upright(pixels: np.ndarray, turn: int) -> np.ndarray:
-    """Return pixels as they were seen; ``turn`` is Exif's orientation, 1 to 8."""
-    if turn in (5, 6, 7, 8):
-        pixels = np.swapaxes(pixels, 0, 1)
-    if turn in (2, 3, 6, 7):
-        pixels = pixels[:, ::-1]
-    if turn in (3, 4, 7, 8):
-        pixels = pixels[::-1]
-    return pixels
 
 
 def exif_turn(content: bytes) -> int:

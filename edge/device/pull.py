@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from .disk import disk_error
 from .errors import DeviceError
 from .fetch import FolderSource, Source, Tell
 from .fetch_web import Patience, WebSource
@@ -14,7 +15,7 @@ from .install import Job, Signed, install, read_signed, require_name, vouched
 from .installed import Moved, trust_of, verify_installed
 from .names import INDEX_FILE, MAX_ENVELOPE_BYTES, SIGNATURE_FILE
 from .rollback import leave_withdrawn
-from .store import Installed, Settings, State, Store, Withdrawal, disk_error
+from .store import MOST_REASON, Installed, Settings, State, Store, Withdrawal
 
 BROKEN = frozenset(
     {"BAD FILE", "BAD SIGNATURE", "FILE SET", "HASH", "MISSING", "MODEL", "SELFTEST"}
@@ -47,6 +48,7 @@ def pull(store: Store, options: Pulling | None = None) -> Moved:
     )
     with store.locked():
         try:
+            _forget_if_revoked(store, settings.revoked)
             source, alone = open_source(settings, given)
             clock = given.clock or datetime.now(UTC)
             job = Job(
@@ -61,9 +63,27 @@ def pull(store: Store, options: Pulling | None = None) -> Moved:
             store.note_pull(outcome="failed", code="INTERRUPTED", reason="stopped")
             raise DeviceError("INTERRUPTED", "stopped; pull again, and it goes on", 75) from None
         except OSError as error:
-            raise disk_error(error) from None
+            named = disk_error(error)
+            store.note_pull(outcome="failed", code=named.code, reason=named.reason)
+            raise named from None
         store.note_pull(outcome=done.outcome, code="", reason=done.words)
         return done
+
+
+def _forget_if_revoked(store: Store, revoked: tuple[str, ...]) -> None:
+    """Begin time and sequence anew once a key is trusted no more: it could have set them.
+
+    The floor, what was refused and what was withdrawn stay: nothing older comes in.
+    """
+    state = store.state()
+    known = replace(state, revoked=revoked)
+    if set(revoked) - set(state.revoked):
+        known = replace(
+            known, latest_time="", index_sequence=0, index_digest="", index_created="",
+            index_expires="",
+        )  # fmt: skip
+    if known != state:
+        store.save(known)
 
 
 def open_source(settings: Settings, given: Pulling) -> tuple[Source, bool]:
@@ -71,8 +91,8 @@ def open_source(settings: Settings, given: Pulling) -> tuple[Source, bool]:
     url = settings.url
     if "://" not in url or url.startswith("file://"):
         folder = Path(url.removeprefix("file://"))
-        alone = (folder / SIGNATURE_FILE).exists() and not (folder / INDEX_FILE).exists()
-        return FolderSource(folder), alone
+        source = FolderSource(folder)
+        return source, source.has(SIGNATURE_FILE) and not source.has(INDEX_FILE)
     web = WebSource(
         url.removesuffix(f"/{SIGNATURE_FILE}"),
         allow_http=settings.allow_http or given.allow_http,
@@ -111,6 +131,7 @@ def _from_publication(job: Job) -> Moved:
         signed = read_signed(job, state, f"{offer.folder}/")
         if (signed.offer.digest, signed.offer.version) != (offer.digest, offer.version):
             raise DeviceError("HASH", "bundle.sig is not the one that the index names")
+        _require_dates(signed, index)
         if current and current.digest == offer.digest:
             return _still(job, state, signed, current)
         return _update(job, state, signed)
@@ -136,26 +157,50 @@ def read_index(job: Job) -> tuple[State, Index]:
         raise DeviceError("MISSING", why, 66) from None
     index = parse_index(job.trust.payload(envelope, INDEX_FILE))
     require_name(job, state, index.name)
-    now = max(state.now(job.clock), index.created)
-    if now >= index.expires and job.trust.expired != "warn":
-        why = f"the index expired at {index.expires.isoformat()}; ask its publisher for a fresh one"
-        raise DeviceError("EXPIRED", why)
+    _require_fresh(job, state, index)
     older = index.sequence < state.index_sequence
     if older or (index.sequence == state.index_sequence and index.digest != state.index_digest):
         why = f"index {index.sequence} is not newer than {state.index_sequence}, seen here before"
         raise DeviceError("ROLLBACK", why)
-    known = {each.digest for each in state.withdrawn}
     times = {"created": index.created.isoformat(), "expires": index.expires.isoformat()}
     found = replace(
         state,
         name=state.name or index.name,
         index_sequence=index.sequence,
         index_digest=index.digest,
+        index_created=times["created"],
         index_expires=times["expires"],
-        withdrawn=(*state.withdrawn, *(w for w in index.withdrawn if w.digest not in known)),
+        withdrawn=_joined(state, index),
         latest_time=vouched(state, times, job.clock),
     )
     return (job.store.save(found) if found != state else state), index
+
+
+def _require_fresh(job: Job, state: State, index: Index) -> None:
+    """Refuse an expired index. A newer one is not measured by the date of the one before.
+
+    So one that was dated ahead by mistake, and made this home late, is put right by the next.
+    """
+    newer = index.sequence > state.index_sequence
+    now = max(state.clock(job.clock) if newer else state.now(job.clock), index.created)
+    if now >= index.expires and job.trust.expired != "warn":
+        why = f"the index expired at {index.expires.isoformat()}; ask its publisher for a fresh one"
+        raise DeviceError("EXPIRED", why)
+
+
+def _joined(state: State, index: Index) -> tuple[Withdrawal, ...]:
+    """Return all that was ever withdrawn; of the reasons only so much as a home can hold."""
+    known = {each.digest for each in state.withdrawn}
+    new = (each for each in index.withdrawn if each.digest not in known)
+    return (*state.withdrawn, *(replace(w, reason=w.reason[:MOST_REASON]) for w in new))
+
+
+def _require_dates(signed: Signed, index: Index) -> None:
+    """Refuse a bundle that was made after the index that offers it ends: one date is wrong."""
+    created = signed.predicate.get("created")
+    if created and datetime.fromisoformat(created) > index.expires:
+        why = f"it says it was made at {created}, after the index that offers it expires"
+        raise DeviceError("BAD STATEMENT", f"{why}; its publisher must sign it anew")
 
 
 def choose(index: Index, state: State) -> Offer | None:

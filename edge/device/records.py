@@ -50,6 +50,9 @@ def _checked(x: np.ndarray, form: Form, where: str) -> np.ndarray:
     if x.shape[1:] != shape or len(x) == 0 or x.dtype.kind not in "fiub":
         raise bad_input(f"{where}: records must be finite numbers of shape {shape}")
     x = x.astype(np.uint8) if x.dtype.kind == "b" else x
+    if form.dtype == "float32" and x.dtype.kind == "f":
+        with np.errstate(over="ignore"):  # what is too large becomes infinite, which is refused
+            x = x.astype(np.float32, copy=False)
     numbers = x[:, : len(form.numbers)] if form.kind == "table" else x
     if form.kind == "table" and form.missing != "refuse":
         numbers = np.where(np.isnan(numbers), 0, numbers)  # missing, which the model reads

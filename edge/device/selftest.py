@@ -73,6 +73,6 @@ def _questions(raw: bytes, form: Form) -> Questions:
             raise ValueError("as many answers as questions")
         asked = max(LEAST_ASKED, MOST_ASKED // int(np.prod(form.shape)))
         x = as_records(x[:asked], form, None, "x")
-    except (ValueError, KeyError, DeviceError):
+    except (ValueError, KeyError, TypeError, DeviceError):
         raise DeviceError("SELFTEST", "selftest.npz holds no questions of this form") from None
     return Questions(x=x, labels=labels[:asked], texts=texts[:asked])

@@ -14,7 +14,7 @@ import numpy as np
 from .errors import DeviceError, bad_input
 from .forms import Form
 
-DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|"}
+DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "space": " ", "pipe": "|"}
 DELIMITER_OF = {".tsv": "tab", ".tab": "tab", ".psv": "pipe"}
 LARGEST = 3.4e38
 """Beyond it a number would be infinite as float32."""
@@ -31,11 +31,17 @@ class Rows:
 
 
 def csv_rows(text: str, name: str, delimiter: str) -> list[tuple[int, list[str]]]:
-    """Return (row number, cells) of every row that is not blank; the first row is row 1."""
+    """Return (row number, cells) of every row that is not blank; the first row is row 1.
+
+    Between spaces a cell cannot be empty: what is missing there needs a mark.
+    """
     if "\0" in text:
         raise bad_input(f"{name} holds NUL bytes: it is no table of text")
     try:
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+        lines = io.StringIO(text, newline="")
+        if delimiter == " ":  # as at a site: several are one, and quotes have no meaning
+            return [(number, row) for number, line in enumerate(lines, 1) if (row := line.split())]
+        reader = csv.reader(lines, delimiter=delimiter, strict=True)
         return [(number, row) for number, row in enumerate(reader, start=1) if row]
     except csv.Error:
         reason = f"{name} is no table of text: a quote is not closed, or a field is too long"

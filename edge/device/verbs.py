@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -37,6 +38,22 @@ class Verb:
     run: Callable[[argparse.Namespace], Outcome]
 
 
+def shown(text: str) -> str:
+    """Return a name as it may stand on a terminal: what is no letter, sign or space is spelt out.
+
+    A tab, a line's end, a terminal's own commands, letters that run the other way by command,
+    and half a surrogate would all let a name say something that is not its own.
+    """
+    return "".join(
+        each.encode("unicode_escape").decode() if _is_hidden(each) else each for each in text
+    )
+
+
+def _is_hidden(letter: str) -> bool:
+    kind = unicodedata.category(letter)
+    return kind.startswith("C") or kind in ("Zl", "Zp")
+
+
 def trust_arguments(parser: argparse.ArgumentParser) -> None:
     """Add whom to believe: keys, how many of them, and what of a simulation or too old."""
     add = parser.add_argument
@@ -45,7 +62,7 @@ def trust_arguments(parser: argparse.ArgumentParser) -> None:
     add("--threshold", type=int, default=1, metavar="K",
         help="how many of the keys must have signed (default 1)")  # fmt: skip
     add("--revoked", action="append", default=[], metavar="KEY",
-        help="key whose signature counts no longer, as ed25519:BASE64")  # fmt: skip
+        help="key whose signature counts no longer: PEM file, or ed25519:BASE64")  # fmt: skip
     add("--allow-simulated", action="store_true", help="accept a bundle from a simulation")
     add("--allow-expired", action="store_true",
         help="warn of an expired bundle: for devices without a clock")  # fmt: skip

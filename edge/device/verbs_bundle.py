@@ -6,13 +6,15 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from .envelope import canonical_key
 from .errors import DeviceError
 from .home import Home, is_home
 from .inputs import Batch, Reading, read_inputs, read_texts
 from .names import SIMULATED
 from .predicting import Verified
+from .store import SETTINGS_FILE
 from .tables import DELIMITERS
-from .verbs import Outcome, Verb, trust_arguments, trusted_keys
+from .verbs import Outcome, Verb, shown, trust_arguments, trusted_keys
 from .verify import verify_bundle
 
 
@@ -32,9 +34,11 @@ def _predict_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--text", action="append", default=[], metavar="TEXT",
                         help="a text, for a model of texts; may be given again")  # fmt: skip
     parser.add_argument("--delimiter", choices=tuple(DELIMITERS), default="",
-                        help="what separates the fields of a table")  # fmt: skip
+                        help="what separates the fields of a table in UTF-8 (default: by its name, "
+                        "else comma)")  # fmt: skip
     parser.add_argument("--missing", action="append", default=[], metavar="MARK",
-                        help="what stands for a missing value in a table")  # fmt: skip
+                        help="what stands for a missing value, as an empty cell does, in every "
+                        "column of a table; a mark of one column cannot be named")  # fmt: skip
     _trust(parser)
 
 
@@ -48,7 +52,10 @@ def _opened(options: argparse.Namespace) -> Verified:
     """Verify a bundle with the keys that were given, or a home's with those of the home."""
     if is_home(options.bundle):
         if options.key or options.revoked or options.threshold != 1:
-            reason = "a home trusts the keys in its device.toml, and no other"
+            reason = (
+                f"a home trusts the keys in its {SETTINGS_FILE}, and no other; with --key, name "
+                "the bundle itself: HOME/bundles/FOLDER"
+            )
             raise DeviceError("USAGE", reason, 64)
         return Home(options.bundle).load(
             allow_simulated=options.allow_simulated,
@@ -65,9 +72,24 @@ def _opened(options: argparse.Namespace) -> Verified:
     )
 
 
+def _believed(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    """Return whose keys were believed and who named them, as fields and as a line."""
+    own = is_home(options.bundle)
+    given = tuple(canonical_key(text) for text in options.key)
+    keys = Home(options.bundle).trusts() if own else given
+    line = f"trusted: {', '.join(keys)}, as --key says"
+    if own:
+        line = (
+            f"trusted: {', '.join(keys)}, as this home's own {SETTINGS_FILE} says; for a folder "
+            "that you did not make, check HOME/bundles/FOLDER with --key"
+        )
+    return {"trusted_keys": list(keys), "trusted_by": SETTINGS_FILE if own else "--key"}, line
+
+
 def _verify(options: argparse.Namespace) -> Outcome:
     answer, lines = told(_opened(options))
-    return Outcome(answer=answer, lines=lines)
+    believed, line = _believed(options)
+    return Outcome(answer=answer | believed, lines=(*lines, line))
 
 
 def _predict(options: argparse.Namespace) -> Outcome:
@@ -75,6 +97,8 @@ def _predict(options: argparse.Namespace) -> Outcome:
         raise DeviceError("USAGE", "name an INPUT, or give --text", 64)
     verified = _opened(options)
     answer, lines = told(verified)
+    believed, line = _believed(options)
+    answer.update(believed)
     reading = Reading(
         form=verified.form,
         tokenizer=verified.tokenizer,
@@ -82,7 +106,7 @@ def _predict(options: argparse.Namespace) -> Outcome:
         marks=tuple(options.missing),
     )
     answer.update(records=[], labels=[], probabilities=[])
-    found = list(lines)
+    found = [*lines, line]
     if options.text:
         found += _answer(verified, read_texts(options.text, reading), answer)
     for batch in read_inputs(options.inputs, reading):
@@ -98,7 +122,7 @@ def _answer(verified: Verified, batch: Batch, answer: dict[str, Any]) -> list[st
     answer["labels"] += labels
     answer["probabilities"] += [[round(float(p), 6) for p in row] for row in chances]
     lines = [
-        f"{label}\t{max(row):.4f}\t{called}"
+        f"{shown(label)}\t{max(row):.4f}\t{shown(called)}"
         for label, row, called in zip(labels, chances, batch.called, strict=True)
     ]
     return [*batch.notes, *lines]

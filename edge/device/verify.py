@@ -52,9 +52,9 @@ def verify_bundle(
     """Check signature, type, expiry, file set, digests and self-test, in this order.
 
     ``threshold`` distinct ``trusted`` keys must have signed, none of them ``revoked``
-    (fingerprints); ``expired = "warn"`` makes of an expired bundle a note. Nothing inside the
-    envelope is parsed before its signature holds, and the bytes that were hashed are the bytes
-    that are loaded. Raises ``DeviceError``.
+    (what ``read_key`` reads); ``expired = "warn"`` makes of an expired bundle a note. Nothing
+    inside the envelope is parsed before its signature holds, and the bytes that were hashed are
+    the bytes that are loaded. Raises ``DeviceError``.
     """
     if not bundle.is_dir():
         raise DeviceError("MISSING", f"there is no bundle folder {bundle.name}", 66)

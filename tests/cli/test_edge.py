@@ -12,6 +12,7 @@ from onnx import TensorProto, helper
 
 from collegium.cli.edge import VERBS
 from collegium.cli.main import run
+from collegium.core.digest import sha256_hex
 from collegium.core.signing import fingerprint, generate_key, save_private, save_public
 from collegium.edge import device
 from collegium.edge.bundle import Terms, json_bytes, npz_bytes, write_bundle
@@ -104,6 +105,8 @@ def test_publish_pull_withdraw_by_the_command_line(
 
     one, two = (str(bundle(tmp_path, keys[0], version)) for version in (1, 2))
     assert "versions 1" in edge("index", public, one, "--key", key)
+    digest = sha256_hex(Path(public, "device.py").read_bytes())
+    assert digest in edge("index", public, "--key", key)
     edge("init", home, "--from", public, "--key", str(tmp_path / "a.pub"))
     assert "version 1 runs now" in edge("pull", home)
     assert json.loads(edge("index", public, two, "--key", key, "--json"))["versions"] == [1, 2]
@@ -111,11 +114,53 @@ def test_publish_pull_withdraw_by_the_command_line(
     assert "reason" not in edge("withdraw", public, "2", "--reason", "wrong labels", "--key", key)
     assert "wrong labels" in edge("pull", home)
     assert json.loads(edge("health", home, "--json"))["version"] == 1
-    assert json.loads(edge("index", public, "--key", key, "--days", "5", "--json"))["sequence"] == 4
+    told = json.loads(edge("index", public, "--key", key, "--days", "5", "--json"))
+    assert (told["sequence"], told["simulated"], told["device_digest"]) == (5, [], digest)
     np.save(tmp_path / "x.npy", np.array([[0, 1]], dtype=np.float32))
     assert "right" in edge("predict", home, str(tmp_path / "x.npy"))
     assert run(["edge", "withdraw", public, "7", "--reason", "x", "--key", key]) == 66
     assert run(["edge", "index", public, one, "--key", str(keys[1])]) == 77
+
+
+def test_a_folder_that_was_put_back_does_not_revive_what_was_withdrawn(
+    keys: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    public, key = tmp_path / "public", ["--key", str(keys[0]), "--json"]
+    for version in (1, 2):
+        made = str(bundle(tmp_path, keys[0], version))
+        assert run(["edge", "index", str(public), made, *key]) == 0
+    old = (public / "index.sig").read_bytes()
+    assert run(["edge", "withdraw", str(public), "2", "--reason", "wrong", *key]) == 0
+    (public / "index.sig").write_bytes(old)
+    capsys.readouterr()
+    assert run(["edge", "index", str(public), *key]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["versions"], told["withdrawn"], told["sequence"]) == ([1], [2], 4)
+    (public / "index.sig").write_bytes(old)
+    book = ["--book", str(tmp_path / "another")]
+    assert run(["edge", "index", str(public), *key, *book]) == 0
+    assert json.loads(capsys.readouterr().out)["versions"] == [1, 2]
+    assert run(["edge", "index", str(public), *key, "--book", str(tmp_path)]) == 66
+    (tmp_path / "another").write_text("{}")
+    assert run(["edge", "index", str(public), *key, *book]) == 65
+
+
+LONG = "x" * 300
+
+
+@pytest.mark.parametrize(
+    "words",
+    [f"index {LONG} --key a.pem", f"index {LONG} b --key a.pem", f"index f {LONG} --key a.pem",
+     f"index f b --key {LONG}", f"withdraw {LONG} 1 --reason r --key a.pem",
+     f"sign {LONG} --key a.pem", f"device --out {LONG}", "device --out a.pem/device.py"],
+)  # fmt: skip
+def test_a_path_that_cannot_be_is_no_bug(
+    keys: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    assert run(["edge", *words.split()]) == 66
+    assert "Internal error" not in capsys.readouterr().err
 
 
 def test_signing_shows_what_is_signed_and_asks(
@@ -141,7 +186,9 @@ def test_the_device_s_file_runs_alone(tmp_path: Path, capsys: pytest.CaptureFixt
     out = tmp_path / "device.py"
     assert run(["edge", "device", "--out", str(out), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["bytes"] == out.stat().st_size
+    capsys.readouterr()
     assert run(["edge", "device", "--out", str(out)]) == 0  # the same again
+    assert sha256_hex(out.read_bytes()) in capsys.readouterr().out
     key = fingerprint(generate_key().public_key())
     words = ["init", str(tmp_path / "home"), "--from", str(tmp_path), "--key", key]
     done = subprocess.run(

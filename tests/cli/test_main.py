@@ -1,5 +1,6 @@
 """The command line as a whole: verbs, help, exit codes, and errors without tracebacks."""
 
+import errno
 import json
 import logging
 import subprocess
@@ -180,7 +181,13 @@ def test_a_bug_during_a_run_is_in_the_log_of_the_run(
 
 
 @pytest.mark.parametrize(
-    ("error", "code"), [(NotBuiltYet("x"), 69), (ValueError("x"), 70), (click.UsageError("x"), 64)]
+    ("error", "code"),
+    [
+        (NotBuiltYet("x"), 69),
+        (ValueError("x"), 70),
+        (click.UsageError("x"), 64),
+        (OSError(errno.ENAMETOOLONG, "File name too long"), 66),
+    ],
 )
 def test_with_json_errors_are_json_on_stderr_and_stdout_is_empty(
     error: BaseException,

@@ -25,6 +25,8 @@ PLAN = Plan(
         {"student": "cnn:base"},
         {"student": "size:100000"},
         {"student": "layers:3"},
+        {"student": "mlp:tiny"},
+        {"student": "mlp:base"},
         {"student": "cifar:resnet20"},
         {"transfer": "synthetic:noise"},
         {"transfer": "sha256:" + "0a" * 32},

@@ -1,5 +1,6 @@
 """What ships: the fastest, never a slower one; or the smallest where the plan prefers size."""
 
+import platform
 from dataclasses import replace
 
 import pytest
@@ -109,6 +110,24 @@ def test_a_slow_survivor_of_a_failed_fp32_does_not_ship() -> None:
     with pytest.raises(GateFailed, match="too slow"):
         choose([failed, slow])
     assert choose([failed, slow], prefer="size").recipe == "int8"
+
+
+def test_where_devices_have_another_processor_no_time_excludes_a_candidate(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """S8S8 for ARM is slow on x86: that says nothing of the devices."""
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    rows = [FP32, row("s8s8", ratio=1.5, size=27), row("other", ratio=0.5, size=30)]
+    assert choose(rows, target="arm").recipe == "s8s8"
+    assert choose(rows, target="x86").recipe == choose(rows).recipe == "other"
+    tied = [FP32, row("a", ratio=0.1, size=27), replace(rows[1], fidelity=1.0)]
+    tied[1] = replace(tied[1], fidelity=0.9)
+    assert choose(tied, target="arm").recipe == "s8s8"
+    assert "excludes" in rule_for("auto", "speed", "arm") != rule_for("auto", "speed", "x86")
+    assert "excluded no candidate" in remark(rows[2], "auto", "speed", "arm")
+    assert remark(rows[2], "auto", "speed", "x86") == ""
+    failed = replace(rows[1], verdict=gate(0.1, 0.0, LIMITS))
+    assert choose([FP32, failed], target="arm").recipe == "fp32"
 
 
 def test_the_rule_in_words() -> None:

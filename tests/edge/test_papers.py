@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from collegium.core.errors import ACCEPT
 from collegium.core.forms import text_fault
-from collegium.core.plan import EdgeConfig, ModelRef, Plan, Rounds, SiteRef
+from collegium.core.plan import Calibration, EdgeConfig, ModelRef, Plan, Rounds, SiteRef
 from collegium.data.public import PublicSet
 from collegium.edge.bundle import json_bytes
 from collegium.edge.papers import (
@@ -21,6 +21,7 @@ from collegium.edge.papers import (
     privacy_statement,
 )
 from collegium.edge.parity_gate import Parity
+from collegium.models.cards import NOTHING
 from collegium.models.catalog import card
 
 PRIVACY = {
@@ -119,12 +120,51 @@ def test_privacy_switched_off_says_so() -> None:
     assert privacy_in_words({}, simulated=False).startswith("not known")
 
 
-def test_noise_as_transfer_set_is_labelled() -> None:
-    noise = replace(
-        INPUTS, transfer=PublicSet(name="synthetic:noise", origin="synthetic", x=np.zeros((9, 2)))
-    )
-    assert "**Data-free student:**" in written(inputs=noise)
-    assert privacy_statement({}, noise, simulated=False)["data_free"] is True
+@pytest.mark.parametrize(
+    ("name", "free"),
+    [("synthetic:noise", True), ("synthetic:bounds", True), ("collegium:glyphs", False)],
+)
+def test_a_student_of_made_up_records_is_labelled(name: str, free: bool) -> None:
+    made = PublicSet(name=name, origin="synthetic", x=np.zeros((9, 2)))
+    inputs = replace(INPUTS, transfer=made)
+    assert ("**Data-free student:**" in written(inputs=inputs)) == free
+    assert privacy_statement({}, inputs, simulated=False)["data_free"] is free
+    assert not replace(inputs, transfer=None).data_free
+
+
+def test_calibration_records_that_set_nothing_are_not_listed() -> None:
+    exact = replace(INPUTS, calibrated=False)
+    text, found = written(inputs=exact), privacy_statement({}, exact, simulated=False)
+    assert "| calibration |" not in text and "Not used: calibration," in text
+    assert "calibration" not in found["edge_inputs"]
+    assert "| calibration |" in written()
+
+
+def test_a_temperature_of_the_sites_is_not_hushed() -> None:
+    line = "fitted a threshold and a temperature into the global model"
+    plan = replace(PLAN, calibration=Calibration())
+    assert line in card_text(plan, ROW, [ROW], simulated=False, facts=FACTS)
+    assert "fitted a" not in written()
+    plan = replace(PLAN, calibration=Calibration(temperature=False))
+    assert "fitted a threshold into" in card_text(plan, ROW, [ROW], simulated=False)
+
+
+def test_intervals_of_patients_are_said_to_be_too_narrow() -> None:
+    plan = replace(PLAN, privacy=replace(PLAN.privacy, unit="patient"))
+    assert "they are too narrow" in card_text(plan, ROW, [ROW], simulated=False)
+    assert "too narrow" not in written()
+
+
+def test_a_student_without_open_weights_started_from_none() -> None:
+    random = replace(card("cifar:resnet20"), weights=None, trained_on=NOTHING)
+    text = written(student_weights=random)
+    assert "started from cifar" not in text and "without any open weights" in text
+    assert "the student started from cifar:resnet20: trained on CIFAR-10" in written()
+
+
+def test_a_custom_run_names_no_open_model_as_its_base() -> None:
+    text = written(custom=True, base=None)
+    assert "global model: custom" in text and "the open model collegium:glyph-cnn" not in text
 
 
 def test_a_contradicted_claim_is_not_hushed() -> None:

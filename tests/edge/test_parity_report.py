@@ -1,6 +1,7 @@
 """parity.json: everything that was measured and decided, and the audit as it may be told."""
 
 import json
+import platform
 from dataclasses import replace
 
 import pytest
@@ -59,6 +60,14 @@ def test_a_slow_choice_says_so() -> None:
         [FP32, SLOW], SLOW, limits, wanted="int8", prefer="speed", sets={}, timings={}
     )
     assert "1.50 times" in found["remark"] and found["machine"] == {}
+
+
+def test_the_devices_processor_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    assert report()["target"] == "here" and report(target="x86")["rule"] == report()["rule"]
+    assert report(target="arm")["target"] == "arm"
+    assert "not this machine's" in str(report(target="arm")["rule"])
+    assert "independent" in report()["intervals"]["assumption"]  # type: ignore[index]
 
 
 def test_undefined_figures_are_named() -> None:

@@ -14,6 +14,7 @@ from torch import nn
 
 from collegium.core.errors import InvalidInput, NotBuiltYet, OutputExists, Refused
 from collegium.core.plan import EdgeConfig, ModelRef, Plan, Rounds, SiteRef
+from collegium.core.plan_edge import Distillation
 from collegium.core.signing import generate_key
 from collegium.data.glyphs import glyph_set
 from collegium.data.public import PublicSet
@@ -227,10 +228,43 @@ def test_a_transfer_set_of_other_records_is_refused(
     )
     with pytest.raises(InvalidInput, match=r"\(8, 8\).*\(28, 28, 1\)"):
         make_bundle(nn.Identity(), **arguments(plan_with(), glyphs, images, tmp_path / "b"))
+    teacher = registry.build(plan_with().model)
     drawn = plan_with(transfer="collegium:glyphs")
-    stage.require_ready(drawn, (8, 8))
+    stage.require_ready(drawn, teacher, glyphs, None)
+    other = PublicSet(name="larger", origin="public", x=np.zeros((9, 28, 28), np.float32))
     with pytest.raises(InvalidInput, match=r"\(8, 8\).*\(28, 28\)"):
-        stage.require_ready(drawn, (28, 28))
+        stage.require_ready(drawn, teacher, other, None)
+
+
+@pytest.mark.parametrize(
+    ("edge", "why"),
+    [
+        ({"recipe": "int8-dynamic"}, "convol"),
+        ({"student": "layers:2"}, "layers"),
+        ({"student": "cnn:base"}, "smaller than its teacher"),
+        ({"student": "size:1000"}, "1000"),
+        ({"student": "cifar:resnet999"}, "resnet999"),
+        ({"student": "cifar:resnet20"}, "records|parameters|read"),
+    ],
+)
+def test_what_could_not_be_done_is_said_before_the_first_round(
+    edge: dict[str, Any], why: str, plan_with: Callable[..., Plan], glyphs: PublicSet
+) -> None:
+    teacher = registry.build(plan_with().model)
+    with pytest.raises(InvalidInput, match=why):
+        stage.require_ready(plan_with(**edge), teacher, glyphs, None)
+
+
+def test_a_transfer_set_that_is_too_small_is_said_early(
+    plan_with: Callable[..., Plan], glyphs: PublicSet
+) -> None:
+    teacher = registry.build(plan_with().model)
+    few = PublicSet(name="few", origin="public", x=glyphs.x[:50])
+    with pytest.raises(InvalidInput, match="50 records"):
+        stage.require_ready(plan_with(), teacher, glyphs, few)
+    many = replace(plan_with(), distillation=Distillation(batch=60_000))
+    with pytest.raises(InvalidInput, match="60000"):
+        stage.require_ready(many, teacher, glyphs, None)
 
 
 def test_a_missing_number_does_not_end_the_stage(tmp_path: Path) -> None:

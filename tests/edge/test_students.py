@@ -1,11 +1,14 @@
 """Which student a name means, how small it is, and that it starts from raw records."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 
 from collegium.core.errors import InvalidInput
 from collegium.core.plan_edge import Distillation
+from collegium.core.plan_edge_checks import STUDENTS
 from collegium.core.plan_model import ModelRef
 from collegium.edge.students import (
     SAME,
@@ -16,6 +19,11 @@ from collegium.edge.students import (
     recipe_for,
     resolve_student,
 )
+from collegium.edge.students_conv import WIDTHS
+from collegium.edge.students_layers import layer_count
+from collegium.edge.students_size import exported_bytes, widest_exported
+from collegium.edge.students_table import HIDDEN
+from collegium.edge.students_words import architecture
 from collegium.models import registry
 from collegium.models.heads import Headed
 from collegium.models.images import ImagePreprocess
@@ -114,6 +122,71 @@ def test_the_students_of_a_table_keep_what_the_sites_have_fitted() -> None:
     assert student(x).shape == (2, 2)
     hidden = 2 * 32 + 32 + 32 * 32 + 32
     assert parameter_count(student) == hidden + 32 * 2 + 2
+
+
+def test_the_plan_knows_every_size_that_there_is() -> None:
+    named = {name for name in STUDENTS if ":" in name}
+    assert named == {f"cnn:{size}" for size in WIDTHS} | {f"mlp:{size}" for size in HIDDEN}
+
+
+TEETH = replace(
+    TABLE,
+    name="tabular:ft-transformer",
+    options={"layers": 3, "width": 32},
+    categories={"ward": tuple("abcdefghij"), "sex": ("f", "m")},
+    missing="flag",
+    unknown="zero",
+)
+
+
+def test_a_student_of_a_table_by_size_keeps_its_promise() -> None:
+    """The real file, with categories and flags of missing values in it."""
+    teacher, size = registry.build(TEETH), 5_000
+    student = build_student(f"size:{size}", teacher, shape=(4,), classes=2, seed=0, model=TEETH)
+    assert 0.8 * size <= exported_bytes(student, (4,)) <= size
+    assert "multilayer perceptron: 2 hidden" in architecture(f"size:{size}", student, "x")
+
+
+def test_a_table_size_that_nothing_fits_names_the_real_least() -> None:
+    """What the estimate misses is a table of numbers in no layer that it knows."""
+
+    class Odd(nn.Linear):
+        def __init__(self, outputs: int) -> None:
+            super().__init__(4, outputs)
+            self.register_buffer("shift", torch.arange(800.0).view(200, 4))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x + (x[:, None] - self.get_buffer("shift")).amin(dim=1))
+
+    def width(size: int) -> int:
+        return widest_exported(Odd, 2, 90, size_bytes=size, below=9_999, shape=(4,))
+
+    with pytest.raises(InvalidInput, match="too small") as caught:
+        width(2_000)
+    least = int(caught.value.cure.split('"size:')[1].split('"')[0])
+    assert 2_000 < least == exported_bytes(Odd(2), (4,))
+
+
+def test_a_transformer_of_rows_can_lose_layers() -> None:
+    teacher = registry.build(TEETH)
+    x = torch.tensor([[30.0, 0.5, 1.0, 0.0]])
+    student = build_student("layers:1", teacher, shape=(4,), classes=2, seed=0, model=TEETH)
+    assert layer_count(teacher) == 3 and parameter_count(student) < parameter_count(teacher)
+    assert [type(part).__name__ for part in student.get_submodule("body")] == [  # type: ignore[union-attr]
+        "FeatureTokens", "Block", "FirstToken",
+    ]  # fmt: skip
+    assert student(x).shape == (1, 2)
+    two = build_student("layers:2", teacher, shape=(4,), classes=2, seed=0, model=TEETH)
+    own, was = two.state_dict(), teacher.state_dict()
+    assert torch.equal(own["body.2.query.weight"], was["body.3.query.weight"])
+    assert "2 of its attention layers" in architecture("layers:2", two, TEETH.name)
+
+
+def test_what_a_student_is_in_words(teacher: nn.Module) -> None:
+    tiny = build_student(TINY, teacher, shape=(8, 8), classes=10, seed=0)
+    assert "3 convolutions of 3 x 3 with 24 to 32 channels" in architecture(TINY, tiny, "g")
+    assert architecture(SAME, teacher, "g") == "g: the global model itself"
+    assert architecture("cifar:resnet20", tiny, "g") == "cifar:resnet20"
 
 
 def test_an_open_model_needs_the_plan(teacher: nn.Module) -> None:

@@ -158,7 +158,7 @@ def test_an_open_model_as_student_trains_whole() -> None:
     """From random weights here: BatchNorm that the cure has frozen trains again."""
     teacher = registry.build(CIFAR)
     assert not any(isinstance(module, nn.BatchNorm2d) for module in teacher.modules())
-    student = open_student("cifar:resnet20", CIFAR)
+    student = open_student("cifar:resnet20", CIFAR).model
     assert sum(isinstance(module, nn.BatchNorm2d) for module in student.modules()) == 19
     assert parameter_count(student) == 269_722
     assert all(value.requires_grad for value in student.parameters())
@@ -168,7 +168,7 @@ def test_an_open_model_as_student_trains_whole() -> None:
 
 def test_open_weights_are_taken_where_they_lie(real_weights: Path) -> None:
     del real_weights
-    student = open_student("cifar:resnet20", CIFAR)
+    student = open_student("cifar:resnet20", CIFAR).model
     untouched = registry.open_model(
         ModelRef(name="cifar:resnet20", task="classification", classes=CIFAR_CLASSES,
                  image=(32, 32, 3))
@@ -220,7 +220,7 @@ def test_tokens_mean_nothing_to_another_text_model() -> None:
     same_shape = replace(MINILM, options={"tokens": 256})
     with pytest.raises(InvalidInput, match="other records"):
         open_student("text:hashed", same_shape)
-    assert parameter_count(open_student("text:hashed", hashed)) == 8193 * 2
+    assert parameter_count(open_student("text:hashed", hashed).model) == 8193 * 2
 
 
 @pytest.mark.parametrize("size", [20_000, 60_000, 200_000])

@@ -76,11 +76,38 @@ def table(count: int, *, units: bool) -> SiteData:
 def test_equal_records_are_set_aside_together(make_plan: MakePlan) -> None:
     plan = make_plan(2, rounds=2)
     plan = replace(plan, simulation=Simulation(dataset="files", files="f", public_share=0.4))
-    records = dealt(plan, "a", table(60, units=False))
+    whole = table(60, units=False)
+    records = dealt(plan, "a", replace(whole, test_x=whole.test_x + 9))
     assert records.public is not None and len(records.public)
     assert not rows(records) & {row.tobytes() for row in records.public.x}
     held = sum(len(site.train_y) + len(site.test_y) for site in records.by_site.values())
     assert held + len(records.public) == 60
+
+
+@pytest.mark.parametrize("units", [True, False])
+def test_no_copy_of_a_public_record_is_at_a_site_or_tested(
+    units: bool, make_plan: MakePlan
+) -> None:
+    """Whether patients or contents are set aside whole, and whatever part the copy is in."""
+    plan = make_plan(2, rounds=2)
+    plan = replace(plan, simulation=Simulation(dataset="files", files="f", public_share=0.4))
+    whole = table(120, units=units)
+    names = None if whole.train_units is None else whole.train_units[:30:2]
+    whole = replace(
+        whole,
+        calibration_x=whole.train_x[:30:2],
+        calibration_y=whole.train_y[:30:2],
+        calibration_units=names,
+        test_x=whole.train_x[40:60],
+        test_y=whole.train_y[40:60],
+    )
+    records = dealt(plan, "a", whole)
+    assert records.public is not None and len(records.public)
+    parts = [site.calibration_x for site in records.by_site.values()]
+    tested = [records.test.x, *(part for part in parts if part is not None)]
+    assert len(parts) == 2
+    elsewhere = rows(records) | {row.tobytes() for part in tested for row in part}
+    assert not elsewhere & {row.tobytes() for row in records.public.x}
 
 
 def test_patients_are_set_aside_whole(make_plan: MakePlan) -> None:

@@ -6,7 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from collegium.core.errors import (
 )
 from collegium.core.signing import generate_key, save_private
 from collegium.edge.device import verify_bundle
+from collegium.edge.publication_index import read_index
 from collegium.server.public_file import write_public
 from collegium.server.publish import run_key
 from collegium.server.result import FILE
@@ -82,6 +83,42 @@ def test_versions_follow_the_field_and_the_publication(run: Path, tmp_path: Path
     assert publish(run, Wish(out=tmp_path / "v3", since=run))["version"] == 2
     with pytest.raises(InvalidInput, match="ersion 2 is in the field"):
         publish(run, Wish(out=tmp_path / "v4", version=2, to=site))
+
+
+def test_what_would_be_refused_in_the_end_is_refused_first(run: Path, tmp_path: Path) -> None:
+    """Nothing is distilled for a folder of somebody else, or for a day that has not come."""
+    stages: list[str] = []
+
+    def tried(**words: Any) -> None:
+        wish = Wish(out=tmp_path / "b", **words)
+        publish(run, wish, progress=lambda stage, _: stages.append(stage))
+
+    thesis = tmp_path / "mine" / "thesis.txt"
+    thesis.parent.mkdir()
+    thesis.write_text("five years of work")
+    with pytest.raises(OutputExists, match="no publication"):
+        tried(to=thesis.parent)
+    with pytest.raises(MissingInput, match="too long"):
+        tried(to=tmp_path / ("x" * 300))
+    ahead = datetime.now(UTC) + timedelta(days=2)
+    with pytest.raises(Refused, match="future"):
+        tried(created=ahead)
+    site, stranger = tmp_path / "public", tmp_path / "stranger.pem"
+    publish(run, Wish(out=tmp_path / "v1", to=site))
+    save_private(generate_key(), stranger)
+    with pytest.raises(Refused, match="BAD SIGNATURE"):
+        tried(to=site, keys=[stranger])
+    assert stages == [] and not (tmp_path / "b").exists()
+
+
+def test_a_lost_folder_is_continued_from_the_book(run: Path, tmp_path: Path) -> None:
+    site = tmp_path / "public"
+    publish(run, Wish(out=tmp_path / "v1", to=site))
+    shutil.rmtree(site)
+    again = publish(run, Wish(out=tmp_path / "v2", to=site))
+    assert again["version"] == 2  # devices that took version 1 take it
+    key = run_key(run).public_key()
+    assert read_index(site, [key]).sequence == 2
 
 
 def test_several_members_sign(run: Path, tmp_path: Path) -> None:
@@ -153,3 +190,40 @@ def test_what_cannot_be_published(run: Path, tmp_path: Path) -> None:
     edit(run, seeds=[1, 2])
     with pytest.raises(MissingInput, match="seeds"):
         publish(run, Wish(out=tmp_path / "c"))
+
+
+def test_a_data_set_that_changed_since_the_run(run: Path, tmp_path: Path) -> None:
+    """Records that a site trained on could be taken for public ones."""
+    stage = run / "stages" / "public-sets.json"
+    known = json.loads(stage.read_bytes())
+    stage.write_text(json.dumps(known | {"test": "sha256:00"}))
+    with pytest.raises(InvalidInput, match="not what it was"):
+        publish(run, Wish(out=tmp_path / "b"))
+    stage.unlink()
+    with pytest.raises(InvalidInput, match="earlier version"):
+        publish(run, Wish(out=tmp_path / "b"))
+    assert not (tmp_path / "b").exists()
+
+
+def test_a_transfer_set_from_outside_needs_no_labels(run: Path, tmp_path: Path) -> None:
+    x = split_records(demo_plan("breast-cancer")).test.x
+    path = tmp_path / "open.npz"
+    np.savez(path, x=np.repeat(x, 2, axis=0), name="open records", origin="public")
+    found = publish(run, Wish(out=tmp_path / "b", transfer=path))
+    assert found["verified"]
+    told = json.loads((tmp_path / "b" / "privacy.json").read_bytes())
+    assert told["edge_inputs"]["selftest"]["name"] == "open records#selftest"
+
+
+def test_timings_of_another_candidate_do_not_change_the_bytes(run: Path, tmp_path: Path) -> None:
+    first = publish(run, Wish(out=tmp_path / "v1", created=DAY))
+    kept = run / "stages" / "edge-timings.json"
+    known = json.loads(kept.read_bytes())
+    row = next(iter(known.values()))
+    kept.write_text(json.dumps({"sha256:other": row}))
+    publish(run, Wish(out=tmp_path / "v2", created=DAY))
+    again = json.loads(kept.read_bytes())
+    assert set(again) == {"sha256:other", *known}
+    kept.write_text(json.dumps(again | known))
+    third = publish(run, Wish(out=tmp_path / "v3", created=DAY))
+    assert third["bundle_sha256"] == first["bundle_sha256"]

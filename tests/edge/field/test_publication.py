@@ -10,13 +10,15 @@ from typing import Any
 
 import pytest
 
+from collegium.core.digest import sha256_hex
 from collegium.core.errors import InvalidInput, MissingInput, OutputExists, Refused
 from collegium.core.signing import fingerprint, generate_key
 from collegium.edge.countersign import countersign, read_signable
 from collegium.edge.device import DeviceError
 from collegium.edge.device.envelope import signed_payload
 from collegium.edge.device.index import parse_index
-from collegium.edge.publication import add, highest, read_index, refresh, withdraw
+from collegium.edge.publication import add, highest, refresh, withdraw
+from collegium.edge.publication_index import read_index
 from collegium.edge.single_file import device_script
 
 
@@ -36,10 +38,14 @@ def test_the_index_says_what_was_published(field_: Any) -> None:
     assert statement["predicate"] == {
         "name": "pilot", "sequence": 1, "withdrawn": [],
         "created": "2026-03-01T00:00:00+00:00", "expires": "2026-03-31T00:00:00+00:00",
+        "device_digest": sha256_hex((field_.publication / "device.py").read_bytes()),
     }  # fmt: skip
     assert (statement["subject"], statement["predicateType"]) == ([], "urn:collegium:index:v1")
     total = sum(p.stat().st_size for p in bundle.iterdir() if p.name != "bundle.sig")
-    assert entry == {"version": 1, "digest": entry["digest"], "folder": folder.name, "bytes": total}
+    assert entry == {
+        "version": 1, "digest": entry["digest"], "folder": folder.name, "bytes": total,
+        "simulated": False,
+    }  # fmt: skip
     assert folder.name == f"v1-{entry['digest'][7:19]}"
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == {
         p.name: p.read_bytes() for p in bundle.iterdir()
@@ -117,7 +123,7 @@ def test_a_first_try_that_was_cut_off_is_taken_up(
     assert index_of(field_).sequence == 1
 
 
-@pytest.mark.parametrize("reason", ["", "  ", "x" * 501, "bell\x07"])
+@pytest.mark.parametrize("reason", ["", "  ", "x" * 201, "bell\x07"])
 def test_a_withdrawal_needs_a_reason(field_: Any, reason: str) -> None:
     field_.publish(1)
     with pytest.raises(InvalidInput):
@@ -150,6 +156,32 @@ def test_a_stranger_cannot_go_on_and_a_member_can(field_: Any) -> None:
     add(field_.publication, bundle, [member], trusted=trusted)
 
 
+def test_an_index_that_no_device_could_keep_is_not_signed(
+    field_: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from collegium.edge import publication
+
+    field_.publish(1)
+    before = {p.name: p.read_bytes() for p in field_.publication.iterdir() if p.is_file()}
+    limit = len(before["index.sig"]) + 500  # the true one is half of what a device reads
+    monkeypatch.setattr(publication, "MAX_INDEX_BYTES", limit)
+    with pytest.raises(Refused, match="shorter reason"):
+        withdraw(field_.publication, 1, "\N{BUG}" * 200, [field_.key])
+    after = {p.name: p.read_bytes() for p in field_.publication.iterdir() if p.is_file()}
+    assert after == before
+    assert withdraw(field_.publication, 1, "wrong", [field_.key]).offers == ()
+
+
+def test_a_bundle_of_the_future_is_refused(field_: Any) -> None:
+    today = datetime.now(UTC)
+    with pytest.raises(Refused, match="in the future"):
+        field_.publish(1, created=today + timedelta(days=3650))
+    with pytest.raises(Refused, match="in the future"):
+        field_.publish(1, created=today + timedelta(days=1, minutes=5))
+    assert not (field_.publication / "index.sig").exists()
+    field_.publish(1, created=today + timedelta(hours=23))
+
+
 class Page(HTMLParser):
     """What a browser would fetch, run or show."""
 
@@ -179,6 +211,34 @@ def test_the_page_is_escaped_and_fetches_nothing(field_: Any) -> None:
     assert name in page.text and 'wrong "<img src=x>"' in page.text
     table = json.loads((field_.publication / "index.json").read_text())
     assert (table["name"], table["withdrawn"][0]["version"]) == (name, 1)
+
+
+def test_the_page_names_what_is_simulated_and_sends_nobody_to_its_own_program(field_: Any) -> None:
+    field_.publish(1, simulated=True)
+    field_.publish(2)
+    refresh(field_.publication, [field_.key])  # who signs anew keeps what was said
+    assert [offer.simulated for offer in index_of(field_).offers] == [True, False]
+    page = Page()
+    page.feed((field_.publication / "index.html").read_text())
+    assert page.text.count("simulated: no guarantee") == 1
+    assert "SHA-256" in page.text and "by another way than this page" in page.text
+    facts = [text for name, text in read_signable(field_.publication).facts if name == "offers"]
+    assert [text.endswith("simulated: no guarantee") for text in facts] == [True, False]
+    digest = sha256_hex((field_.publication / "device.py").read_bytes())
+    assert dict(read_signable(field_.publication).facts)["device.py"] == digest
+    assert digest not in page.text  # a page that lies would lie about this, too
+
+
+def test_signatures_never_make_a_file_too_large_for_devices(field_: Any) -> None:
+    bundle = field_.bundle(1)
+    outer = json.loads((bundle / "bundle.sig").read_bytes())
+    size = (1 << 20) - len(json.dumps(outer, separators=(",", ":"))) - 100
+    outer["signatures"].append({"keyid": "k" * size, "sig": ""})
+    (bundle / "bundle.sig").write_text(json.dumps(outer, separators=(",", ":")))
+    before = (bundle / "bundle.sig").read_bytes()
+    with pytest.raises(Refused, match="No device reads more"):
+        countersign(read_signable(bundle), generate_key())
+    assert (bundle / "bundle.sig").read_bytes() == before
 
 
 def test_two_of_three_members(field_: Any) -> None:

@@ -286,3 +286,80 @@ def test_an_unfinished_answer_of_a_small_file_is_tried_again(web: Any, field_: A
     assert source.read("index.sig", 1 << 20) == whole
     with pytest.raises(DeviceError, match="TOO LARGE"):
         source.read("index.sig", 10)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["https://host/mod\u00e8les", "https://host/a b", "https://a..b/", "https://.a/", "https://h\u00f6st/",
+     f"https://{'a' * 64}.org/", "https://a%b/"],
+)  # fmt: skip
+def test_addresses_that_can_never_be_asked(url: str) -> None:
+    with pytest.raises(DeviceError) as caught:
+        check_address(url, allow_http=False)
+    assert (caught.value.code, caught.value.exit_code) == ("BAD ADDRESS", 64)
+
+
+def test_addresses_that_can_be_asked() -> None:
+    for url in (
+        "https://example.org./a",
+        "https://[::1]:8/x",
+        "https://xn--hst-sna.org/%20",
+        "https://a_b",
+    ):
+        check_address(url, allow_http=False)
+
+
+@pytest.mark.parametrize(
+    "place", ["http://[bad", "https://a..b/x", "http://127.0.0.1:99999/", "https://me:secret@h/x"]
+)
+def test_a_redirect_to_nowhere_is_the_server_s_fault(
+    field_: Any, web: Any, hasty: Pulling, place: str
+) -> None:
+    field_.publish(1)
+    home = field_.home(web.url)
+    web.manners.redirect["index.sig"] = place
+    assert refusal(home, hasty) == ("BAD REDIRECT", 77)
+    assert field_.state.last_pull["code"] == "BAD REDIRECT"
+
+
+@pytest.mark.parametrize("where", ["header", "body", "chunks"])
+def test_a_server_that_drips_does_not_hold_the_home(
+    field_: Any, tmp_path: Path, where: str
+) -> None:
+    import socketserver
+    import threading
+
+    ended = threading.Event()
+
+    class Drip(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            begin = {
+                "header": b"HTTP/1.1 200 OK\r\nX: ",
+                "body": b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n",
+                "chunks": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+            }[where]
+            self.request.recv(1 << 16)
+            try:
+                self.request.sendall(begin)
+                for _ in range(1000):
+                    self.request.sendall(b"0")
+                    if ended.wait(0.02):
+                        return
+            except OSError:
+                return
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Drip) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        try:
+            home = field_.home(f"http://127.0.0.1:{server.server_address[1]}")
+            patience = Patience(attempts=2, pause_s=0.01, small_s=0.3)
+            with pytest.raises(DeviceError, match="longer than it may") as caught:
+                home.pull(Pulling(patience=patience))
+            assert (caught.value.code, caught.value.exit_code) == ("NETWORK", 75)
+        finally:
+            ended.set()
+            server.shutdown()
+            thread.join()
+    with field_.store.locked():
+        assert field_.state.last_pull["code"] == "NETWORK"
