@@ -71,7 +71,8 @@ def publish_run(
             lineage=_lineage(plan, values),
             global_bytes=int(values["global_bytes"]),
             simulated=bool(values["simulated"]),
-            audit=_audit(folder),
+            custom=bool(values["custom"]),
+            audit=_audit(folder, values["model_sha256"]),
         ),
         edition=edition or Edition(keys=[run_key(folder)]),
         out=out or folder / BUNDLE,
@@ -106,14 +107,22 @@ def _keep_timings(folder: Path, timings: Mapping[str, Any]) -> None:
         log.warning("the timings were not kept: %s", error.strerror)
 
 
-def _audit(folder: Path) -> Mapping[str, Any] | None:
+def _audit(folder: Path, model_sha256: str) -> Mapping[str, Any] | None:
+    """Return the run's audit, None without one; raise ``InvalidInput`` for another model's."""
     path = folder / AUDIT
     if not path.is_file():
         return None
     try:
-        return json.loads(path.read_bytes())
+        found = json.loads(path.read_bytes())
     except ValueError:
-        raise InvalidInput(f"{path} cannot be read", cure="run `collegium audit` again") from None
+        found = None
+    if not isinstance(found, dict) or found.get("model_sha256") != model_sha256:
+        raise InvalidInput(
+            f"{path} is no audit of this run's model",
+            why="the bundle would quote it",
+            cure="run `collegium audit` on this run again, or move the file away",
+        )
+    return found
 
 
 def _lineage(plan: Plan, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -122,7 +131,7 @@ def _lineage(plan: Plan, values: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "consortium": plan.consortium,
         "plan_sha256": values["plan_sha256"],
-        "model": plan.model.name,
+        "model": "custom" if values["custom"] else plan.model.name,
         "model_sha256": values["model_sha256"],
         "rounds": plan.rounds.count,
         "ledger_heads": {

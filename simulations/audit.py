@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from ..client.evidence import FILE as EVIDENCE
 from ..client.evidence import read_evidence
+from ..core.digest import file_digest
 from ..core.errors import GateFailed, InvalidInput, MissingInput
 from ..core.files import write_atomic
 from ..core.layout import Vector
@@ -91,6 +92,8 @@ def audit_run(folder: Path, *, canaries: int = 0) -> dict[str, Any]:
         found += moving_findings(plan, sites, layouts(build_for(plan), plan)[0])
     found.append(stream_finding(plan, SeededNoise(simulation_seed(plan))))
     values = _values(judge(found), source=str(folder), simulated=True)
+    model = folder / VECTOR_FILE
+    values["model_sha256"] = file_digest(model) if model.is_file() else None
     values["leakage"] = None
     if canaries:
         from .audit_leakage import canary_run

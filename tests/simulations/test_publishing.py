@@ -227,3 +227,14 @@ def test_timings_of_another_candidate_do_not_change_the_bytes(run: Path, tmp_pat
     kept.write_text(json.dumps(again | known))
     third = publish(run, Wish(out=tmp_path / "v3", created=DAY))
     assert third["bundle_sha256"] == first["bundle_sha256"]
+
+
+def test_an_audit_of_another_model_is_not_quoted(run: Path, tmp_path: Path) -> None:
+    (run / "audit.json").write_text(json.dumps({"model_sha256": "sha256:00", "leakage": None}))
+    with pytest.raises(InvalidInput, match="no audit of this run"):
+        publish(run, Wish(out=tmp_path / "b"))
+    digest = json.loads((run / FILE).read_bytes())["model_sha256"]
+    (run / "audit.json").write_text(json.dumps({"model_sha256": digest, "leakage": None}))
+    publish(run, Wish(out=tmp_path / "b"))
+    told = json.loads((tmp_path / "b" / "parity.json").read_bytes())
+    assert told["leakage_audit"] == "not run"
