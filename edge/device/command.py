@@ -53,8 +53,7 @@ def main(arguments: Sequence[str] | None = None, *, prog: str = "device.py") -> 
     options = _options(_parser(prog), arguments)
     try:
         outcome: Outcome = options.run(options)
-        _say(json.dumps(outcome.answer) if options.json else _lines(outcome.lines), sys.stdout)
-        sys.stdout.flush()
+        _tell(json.dumps(outcome.answer) if options.json else _lines(outcome.lines))
     except (DeviceError, KeyboardInterrupt, OSError, MemoryError, UnicodeError) as error:
         return _refuse(_named(error), as_json=options.json)
     return outcome.exit_code
@@ -96,6 +95,15 @@ def _named(error: BaseException) -> DeviceError:
 def _lines(lines: Sequence[str]) -> str:
     """Return lines for people; tabs stand between the fields of one."""
     return "\n".join("\t".join(map(shown, line.split("\t"))) for line in lines)
+
+
+def _tell(text: str) -> None:
+    """Print an answer; a reader that has read enough (`| head`) is no failure."""
+    try:
+        _say(text, sys.stdout)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _let_go_of_output()
 
 
 def _say(text: str, stream: TextIO) -> None:

@@ -155,6 +155,18 @@ def apart(*words: str, program: str = PROGRAM, **options: Any) -> Any:
     )
 
 
+@pytest.mark.skipif(os.name == "nt", reason="pipes break otherwise there")
+def test_a_reader_that_has_read_enough_is_no_failure(bundle: Any) -> None:
+    reads, writes = os.pipe()
+    os.close(reads)
+    words = ["verify", str(bundle.folder), "--key", str(bundle.pems[0])]
+    try:
+        done = apart(*words, stdout=writes)
+    finally:
+        os.close(writes)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
 @pytest.mark.skipif(not FULL.exists(), reason="no /dev/full here")
 def test_an_output_that_takes_nothing(make: Any) -> None:
     bundle = make(terms=LASTING)
