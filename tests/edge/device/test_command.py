@@ -156,7 +156,8 @@ def apart(*words: str, program: str = PROGRAM, **options: Any) -> Any:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="pipes break otherwise there")
-def test_a_reader_that_has_read_enough_is_no_failure(bundle: Any) -> None:
+def test_a_reader_that_has_read_enough_is_no_failure(make: Any) -> None:
+    bundle = make(terms=LASTING)
     reads, writes = os.pipe()
     os.close(reads)
     words = ["verify", str(bundle.folder), "--key", str(bundle.pems[0])]
