@@ -22,7 +22,9 @@ def test_demo_ends_with_a_bundle_that_a_device_accepts(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "verified" in done.stdout and "\x1b" not in done.stdout
     values = json.loads((run / "result.json").read_text())
-    assert values["edge"]["verified"] and values["epsilon_max"] <= 3.0
+    edge = values["edge"]
+    assert edge["verified"] and values["epsilon_max"] <= 3.0
+    assert edge["agreement"] >= 0.95 and edge["size_ratio"] >= 10
     key = ("--key", run / "keys" / "bundle.pub")
     assert call("edge", "verify", run / "bundle", *key).returncode == 77
     assert call("edge", "verify", run / "bundle", *key, "--allow-simulated").returncode == 0

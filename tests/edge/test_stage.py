@@ -169,19 +169,6 @@ def test_verify_apart_reports_what_went_wrong(made: Any, bundle: Path) -> None:
     assert "77" in refused and "no privacy guarantee" in refused
 
 
-@pytest.mark.slow
-def test_full_distillation_reaches_the_gate(
-    teacher: nn.Module, plan_with: Callable[..., Plan], tmp_path: Path
-) -> None:
-    """The shipped settings on the shipped model: the plan's own limits, glyphs never seen."""
-    given = arguments(
-        plan_with(prefer="size"), glyph_set(12_000, seed=3), glyph_set(2000, seed=4), tmp_path / "b"
-    )
-    found = make_bundle(teacher, **given)
-    assert found.verified, found.reason
-    assert found.agreement >= 0.95 and found.size_ratio >= 10
-
-
 def clinics(task: str = "classification", **edge: Any) -> Plan:
     """Tables with a missing number, and a category."""
     return Plan(
