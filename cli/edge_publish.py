@@ -5,14 +5,14 @@ from __future__ import annotations
 import errno
 import functools
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from ..core.errors import MissingInput, OutputExists, Refused, UsageError
+from ..core.errors import MissingInput, OutputExists
+from .asking import ask_to_sign
 from .verbs import example
 
 if TYPE_CHECKING:
@@ -234,7 +234,7 @@ def sign(path: Path, key: Path, trusted: tuple[Path, ...], yes: bool, as_json: b
     own = fingerprint(private.public_key())
     if not as_json:
         _show(found, own)
-    _ask(yes=yes, as_json=as_json)
+    ask_to_sign(yes=yes, as_json=as_json)
     changed = countersign(found, private, _public(trusted))
     signers = list(dict.fromkeys([*found.signers, own]))
     if as_json:
@@ -254,19 +254,6 @@ def _show(found: Signable, own: str) -> None:
     for signer in found.signers:
         click.echo(f"{'signed by':<12}{clean(signer)}")
     click.echo(f"{'you sign as':<12}{own}\n")
-
-
-def _ask(*, yes: bool, as_json: bool) -> None:
-    if yes:
-        return
-    if as_json or not sys.stdin.isatty():
-        raise UsageError(
-            "nothing was signed",
-            why="nobody is here to be asked",
-            cure="read the above, then pass --yes",
-        )
-    if not click.confirm("Sign this?"):
-        raise Refused("nothing was signed", why="you said no")
 
 
 def _tell(folder: Path, found: Index, *, as_json: bool) -> None:

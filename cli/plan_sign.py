@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..core.errors import Refused, UsageError
+from .asking import ask_to_sign
 from .plan_leaves import leaves
 from .verbs import example
 
@@ -54,7 +53,7 @@ def command(path: Path, key: Path, yes: bool, as_json: bool) -> None:
     signer = fingerprint(private.public_key())
     if not as_json:
         show(found, forecast, signer)
-    _ask(yes=yes, as_json=as_json)
+    ask_to_sign(yes=yes, as_json=as_json)
     changed = sign_agreement(found, private)
     if as_json:
         click.echo(json.dumps(_machine(found, forecast, signer, changed), ensure_ascii=False))
@@ -66,19 +65,6 @@ def command(path: Path, key: Path, yes: bool, as_json: bool) -> None:
     if found.roster is None:
         click.echo("There is no roster here: the plan alone is signed.")
     click.echo("Next: send the folder's .dsse files back to the coordinator.")
-
-
-def _ask(*, yes: bool, as_json: bool) -> None:
-    if yes:
-        return
-    if as_json or not sys.stdin.isatty():
-        raise UsageError(
-            "nothing was signed",
-            why="nobody is here to be asked",
-            cure="read the above, then pass --yes",
-        )
-    if not click.confirm("Sign this?"):
-        raise Refused("nothing was signed", why="you said no")
 
 
 def show(found: AgreementFolder, forecast: Forecast, signer: str) -> None:
