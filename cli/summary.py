@@ -79,6 +79,8 @@ def _facts(values: Mapping[str, Any], folder: Path) -> Iterator[tuple[str, Text]
     elif edge:
         reason = clean(edge.get("reason") or "no candidate passed the gate")
         yield "edge", Text(f"no bundle: {reason}", style="red")
+    elif reason := values.get("edge_reason"):
+        yield "edge", Text(f"no bundle: {clean(reason)}", style="red")
     peak = values["peak_rss_bytes"]  # None where nobody saw all processes
     yield "took", Text(duration(values["seconds"]) + (f", {size(peak)} at most" if peak else ""))
     if values["simulated"]:

@@ -142,6 +142,12 @@ def require_gate(values: Mapping[str, Any]) -> None:
     """Raise ``GateFailed`` unless every edge model of a result (one run or several) passed."""
     for run in values.get("runs") or [values]:
         edge = run["edge"]
+        if reason := run.get("edge_reason"):
+            raise GateFailed(
+                "the edge model could not be made",
+                why=reason,
+                cure="mend that, then `collegium publish`; the global model itself is complete",
+            )
         if edge and not edge["verified"]:
             raise GateFailed(
                 f"the edge model did not pass its gate: {edge.get('reason') or 'not verified'}",

@@ -122,7 +122,11 @@ class Stages:
     def edge(
         self, values: dict[str, Any], records: Records, vector: Vector
     ) -> dict[str, Any] | None:
-        """Return the ``edge`` entry: the model distilled, quantized, gated and signed."""
+        """Return the ``edge`` entry: the model distilled, quantized, gated and signed.
+
+        None where there is none to be made; where it could not be made ``values`` get the reason
+        as ``edge_reason``, which ``require_gate`` makes an error.
+        """
         if len(records.test) == 0 or skipped(self.plan):
             return None  # nothing public to hold the small model against, or none to be made
         if (known := load_stage(self.folder, "edge")) is not None:
@@ -141,7 +145,8 @@ class Stages:
                 progress=self.heard.progress,
             )
         except (InvalidInput, MissingInput, NotAvailable) as error:
-            # the rounds are done and paid for: the run is finished without a small model
+            # the rounds are done and paid for: the run is finished, and says what is missing
+            values["edge_reason"] = error.message()
             self.heard.note(f"no edge model: {error.message()}")
             return None
         save_stage(self.folder, "edge", found)

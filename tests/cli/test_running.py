@@ -10,7 +10,7 @@ import pytest
 
 from collegium.cli.main import run
 from collegium.cli.running import RunFlags
-from collegium.core.errors import Interrupted
+from collegium.core.errors import Interrupted, InvalidInput
 from collegium.core.plan import Plan
 
 TASK = ["demo", "--task", "breast-cancer", "--rounds", "2"]
@@ -108,6 +108,22 @@ def test_failed_gate_is_1_after_everything_is_written(
     assert "agreement .90 is below .95" in json.loads(answer.err)["error"]["message"]
     assert (tmp_path / "run" / "report.html").is_file()
     assert type_in(*TASK, "--out", tmp_path / "run", "--resume").code == 1
+
+
+def test_an_edge_stage_that_could_not_run_is_said_and_ends_with_1(
+    type_in: Type, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rounds are kept: result and report are there, and name what is missing."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise InvalidInput("the transfer set is too small")
+
+    monkeypatch.setattr("collegium.simulations.stages.publish_run", fail)
+    answer = type_in(*TASK, "--out", tmp_path / "run")
+    assert answer.code == 1 and "transfer set is too small" in answer.err
+    values = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert values["edge"] is None and "too small" in values["edge_reason"]
+    assert "Not made" in (tmp_path / "run" / "report.html").read_text()
 
 
 def test_simulate_runs_a_plan_file(
